@@ -1,0 +1,43 @@
+"""``neupims-sim config``: what a configuration resolves to, and whether files are valid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption
+from neupims_sim.cli.output import print_json
+from neupims_sim.config import check_file, dump_config, load_config
+from neupims_sim.errors import InputError
+
+app = typer.Typer(help="Show and check configurations.", no_args_is_help=True)
+
+
+@app.command()
+def show(config: ConfigArgument, set_: SetOption = None, json: JsonOption = False) -> None:
+    """Print the fully resolved configuration: YAML that can be run again, or JSON."""
+    resolved = load_config(config, set_ or ())
+    if json:
+        print_json(resolved.model_dump(mode="json"))
+    else:
+        typer.echo(dump_config(resolved), nl=False)
+
+
+@app.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of any folder of configs.")],
+) -> None:
+    """Validate files: configurations, memories, NPUs, models, workloads, presets."""
+    bad = 0
+    for file in files:
+        try:
+            check_file(file)
+        except InputError as error:
+            typer.echo(f"error: {error}", err=True)
+            bad += 1
+        else:
+            typer.echo(f"{file}: ok")
+    if bad:
+        raise typer.Exit(2)

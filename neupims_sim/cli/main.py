@@ -1,0 +1,31 @@
+"""The ``neupims-sim`` program. Exit code 0: ok; 2: bad input, one line on stderr; 1: a bug, with traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from neupims_sim.cli import config, listing, npu
+from neupims_sim.errors import InputError
+
+app = typer.Typer(
+    name="neupims-sim",
+    help="Simulate NPU+PIM accelerators with dual row buffers and sub-batch interleaving.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(config.app, name="config")
+app.add_typer(npu.app, name="npu")
+app.command("list")(listing.list_names)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line (``sys.argv`` unless given); ends in SystemExit, as console scripts do."""
+    try:
+        app(None if arguments is None else list(arguments))
+    except InputError as error:
+        print("error:", " ".join(str(error).split("\n")), file=sys.stderr)
+        sys.exit(2)

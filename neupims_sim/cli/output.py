@@ -1,0 +1,29 @@
+"""Results on stdout, as a JSON object or as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One object on stdout."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """A table on stdout; numbers are set to the right. In a pipe it is as wide as it needs to be."""
+    shown = [list(row) for row in rows]
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        numeric = bool(shown) and all(isinstance(row[index], int | float) for row in shown)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in shown:
+        table.add_row(*(str(cell) for cell in row))
+    console = Console(markup=False, highlight=False)
+    console.print(table, width=console.width if console.is_terminal else max(console.measure(table).maximum, 1))

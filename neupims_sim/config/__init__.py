@@ -1,0 +1,41 @@
+"""Typed, frozen configuration: YAML files in, one validated tree out."""
+
+from __future__ import annotations
+
+from neupims_sim.config.checks import check_config
+from neupims_sim.config.files import available
+from neupims_sim.config.identity import config_hash, dump_config
+from neupims_sim.config.loader import check_file, load_config, load_memory, load_section
+from neupims_sim.config.memory import MemoryConfig
+from neupims_sim.config.schema import (
+    Config,
+    MappingConfig,
+    ModelConfig,
+    NpuConfig,
+    ParallelConfig,
+    SchedulingConfig,
+    SystolicConfig,
+    VectorConfig,
+    WorkloadConfig,
+)
+
+__all__ = [
+    "Config",
+    "MappingConfig",
+    "MemoryConfig",
+    "ModelConfig",
+    "NpuConfig",
+    "ParallelConfig",
+    "SchedulingConfig",
+    "SystolicConfig",
+    "VectorConfig",
+    "WorkloadConfig",
+    "available",
+    "check_config",
+    "check_file",
+    "config_hash",
+    "dump_config",
+    "load_config",
+    "load_memory",
+    "load_section",
+]

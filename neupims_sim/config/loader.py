@@ -1,0 +1,481 @@
+"""From YAML files, a preset and overrides to one typed tree.
+
+Every source of values is a `Layer`. Layers are sorted by precedence, merged key by key, and validated; because the
+layers stay at hand, an error can name the file that stated the value. From weakest to strongest:
+
+1. the named files of ``npu``, ``memory``, ``model`` and ``workload`` (a ``base`` before the file that builds on it),
+   and the ``parallel`` degrees that a model file suggests;
+2. files of the configuration folders (``configs/systems/*.yaml`` and what they include, later includes win);
+3. the preset: first what the memory file states for it under ``presets``, then ``configs/presets/<preset>.yaml``,
+   then its ``by_system`` entries for the systems included above;
+4. the user's own files, that is files outside the configuration folders (an including file wins over the included);
+5. overrides (``--set``).
+
+A preset therefore wins over what a shipped system says, and everything that users write themselves wins over the preset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from neupims_sim.config.checks import violations
+from neupims_sim.config.explain import explain
+from neupims_sim.config.files import (
+    available,
+    find_include,
+    find_named,
+    label,
+    library_folder,
+    parse_overrides,
+    read_yaml,
+)
+from neupims_sim.config.memory import MemoryConfig
+from neupims_sim.config.schema import Config, ModelConfig, NpuConfig, WorkloadConfig
+from neupims_sim.errors import InputError, suggestion
+
+Tree = dict[str, Any]
+Rank = Literal["named", "library", "preset", "user", "set"]
+Schema = TypeVar("Schema", bound=BaseModel)
+
+NAMED_SECTIONS: dict[str, str] = {"npu": "npu", "memory": "memory", "model": "models", "workload": "workloads"}
+"""Sections whose value may be the name of a file, and the folder of these files."""
+PRESET_SECTIONS = ("organization", "timing", "controller", "pim")
+"""What a memory file may state per preset; timing rows are chosen by their ``when`` tags instead."""
+_SECTION_SCHEMAS: dict[str, type[BaseModel]] = {
+    "npu": NpuConfig,
+    "memory": MemoryConfig,
+    "model": ModelConfig,
+    "workload": WorkloadConfig,
+}
+_RANKS: tuple[Rank, ...] = ("named", "library", "preset", "user", "set")
+DEFAULT_PRESET = "physical"
+
+
+def load_config(path_or_stem: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
+    """The resolved, validated configuration of one run.
+
+    Parameters
+    ----------
+    path_or_stem: a YAML file, or the stem of a file in ``configs/systems`` (``"neupims"``).
+    overrides: ``["model.layers=2", ...]`` with YAML values, or ``{"model.layers": 2, ...}``. They win over everything.
+
+    A file may ``include`` others: paths relative to itself, or ``folder/stem`` below ``configs``. ``npu``, ``memory``,
+    ``model`` and ``workload`` are each a name (a stem in their folder, or a path), a mapping on top of the name given by
+    a weaker source, a mapping with ``base: name``, or a complete table with a ``name`` of its own. A new name or table
+    drops what weaker sources, other than the preset, set in that section. Rows of ``memory.constraints`` in a file are
+    appended to those below it; overrides replace the table.
+
+    Precedence, weakest first: named files, shipped systems and their includes, the preset, the user's own files,
+    overrides (see the module's docstring). ``preset`` is taken from the strongest source that states it.
+
+    Raises
+    ------
+    InputError: one line with the source, the key path, the value, what is allowed and the nearest valid name.
+    """
+    path = _config_path(path_or_stem)
+    stated = [*_read_files(path, ()), *_override_layers(overrides)]
+    stated = [Layer(label(path), {"system": path.stem}, "named", path.parent), *sorted(stated, key=_precedence)]
+    preset = _preset_name(stated)
+    layers = sorted([*stated, *_preset_layers(preset, _system_names(stated))], key=_precedence)
+    for section in NAMED_SECTIONS:
+        layers = _resolve_section(layers, section, preset, default_name=path.stem)
+    layers.append(_located_requests(layers))
+
+    config = _validated(Config, _merged(layers), layers, label(path))
+    problems = list(violations(config))
+    if problems:
+        key, message = problems[0]
+        raise InputError(f"{_origin(layers, key, label(path)).source}: {message}{_more(len(problems) - 1)}")
+    return config
+
+
+def load_section(
+    section: str,
+    name_or_path: str | Path,
+    preset: str = DEFAULT_PRESET,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> BaseModel:
+    """One of the named sections alone (``"npu"``, ``"memory"``, ``"model"``, ``"workload"``).
+
+    ``overrides`` are relative to the section (``controller.row_hit_cap=1``). Of a preset only what a memory file states
+    for it applies.
+    """
+    if preset not in available("presets"):
+        raise InputError(
+            f"preset={preset!r}: no such file in configs/presets; {suggestion(preset, available('presets'))}"
+        )
+    name = str(name_or_path)
+    layers = [Layer("", {section: name}, "library", Path.cwd())]
+    for layer in _override_layers(overrides):
+        layers.append(replace(layer, tree={section: layer.tree}, depth=1))
+    layers = _resolve_section(layers, section, preset, default_name=name)
+    return _validated(_SECTION_SCHEMAS[section], _merged(layers)[section], layers, name, (section,))
+
+
+def load_memory(
+    name_or_path: str | Path, preset: str = DEFAULT_PRESET, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> MemoryConfig:
+    """A memory alone, with the assumptions that its file states for ``preset``."""
+    memory = load_section("memory", name_or_path, preset, overrides)
+    assert isinstance(memory, MemoryConfig)
+    return memory
+
+
+def check_file(path: str | Path) -> None:
+    """Validate any file of the configuration folders, or a user's own of the same kind; raises InputError.
+
+    The kind is that of the folder it lies in (a memory file is checked under every preset that it mentions, a preset with
+    every system); elsewhere it is told from the keys.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{label(path)}: no such file")
+    tree = read_yaml(path)
+    if path.parent.name == "presets":
+        known = available("presets").get(path.stem)
+        if known is None or not known.samefile(path):
+            raise InputError(f"{label(path)}: a preset is found in a configs/presets folder only; put the file there")
+        for system in available("systems"):
+            load_config(system, {"preset": path.stem})
+        return
+    section = _section_of(path, tree)
+    if section is None:
+        load_config(path)
+        return
+    mentioned = tree.get("presets") if section == "memory" else None
+    for preset in [DEFAULT_PRESET, *(mentioned if isinstance(mentioned, dict) else ())]:
+        load_section(section, path.absolute(), preset)
+
+
+# --- sources ---
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values that one source states.
+
+    source: file, or ``--set``, as messages name it.
+    tree: the values, from the root of the configuration.
+    rank: which precedence the source has.
+    directory: what relative paths in it are relative to.
+    depth: leading keys of ``tree`` that the source itself does not write (1 in a file that is one section).
+    """
+
+    source: str
+    tree: Tree
+    rank: Rank
+    directory: Path
+    depth: int = 0
+
+
+def _precedence(layer: Layer) -> int:
+    return _RANKS.index(layer.rank)
+
+
+def _config_path(path_or_stem: str | Path) -> Path:
+    path = Path(path_or_stem)
+    if path.is_file():
+        return path
+    systems = available("systems")
+    if str(path_or_stem) in systems:
+        return systems[str(path_or_stem)]
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise InputError(f"{path}: no such file; systems in configs/systems {suggestion(path.stem, systems)}")
+    raise InputError(f"{path}: neither a file nor a system; {suggestion(str(path), systems)}")
+
+
+def _read_files(path: Path, including: tuple[Path, ...]) -> list[Layer]:
+    """The layers of a file: those that it includes, then itself."""
+    resolved = path.resolve()
+    if resolved in including:
+        chain = " -> ".join(label(file) for file in (*including, resolved))
+        raise InputError(f"{label(including[-1])}: include goes in a circle: {chain}")
+    tree = read_yaml(path)
+    names = tree.pop("include", [])
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{label(path)}: include={names!r}: must be a file name or a list of file names")
+    layers = []
+    for name in names:
+        layers += _read_files(find_include(name, path), (*including, resolved))
+    folder = library_folder(path)
+    if folder == "systems":
+        tree.setdefault("system", path.stem)
+    return [*layers, Layer(label(path), tree, "user" if folder is None else "library", path.parent)]
+
+
+def _override_layers(overrides: Sequence[str] | Mapping[str, Any]) -> list[Layer]:
+    layers = []
+    for keys, value in parse_overrides(overrides):
+        if keys == ("include",):
+            raise InputError(f"--set include={value!r}: only a file can include; write one that includes both")
+        tree = reduce(lambda inner, key: {key: inner}, reversed(keys), value)
+        layers.append(Layer("--set", tree, "set", Path.cwd()))
+    return layers
+
+
+def _preset_name(layers: Iterable[Layer]) -> str:
+    name, source = DEFAULT_PRESET, "default"
+    for layer in layers:
+        if "preset" in layer.tree:
+            name, source = layer.tree["preset"], layer.source
+    presets = available("presets")
+    if not isinstance(name, str) or name not in presets:
+        raise InputError(
+            f"{source}: preset={name!r}: no such file in configs/presets; {suggestion(str(name), presets)}"
+        )
+    return name
+
+
+def _system_names(layers: Iterable[Layer]) -> list[str]:
+    """Every system that the configuration builds on, the most general first."""
+    names = (layer.tree.get("system") for layer in layers)
+    return list(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+
+def _preset_layers(preset: str, systems: Iterable[str]) -> list[Layer]:
+    path = available("presets")[preset]
+    tree = read_yaml(path)
+    by_system = tree.pop("by_system", {})
+    if not isinstance(by_system, dict) or not all(isinstance(values, dict) for values in by_system.values()):
+        raise InputError(f"{label(path)}: by_system={by_system!r}: must map names of systems to settings")
+    for name in by_system:
+        if name not in available("systems"):
+            raise InputError(
+                f"{label(path)}: by_system.{name}: no such system; {suggestion(name, available('systems'))}"
+            )
+    layers = [Layer(label(path), tree | {"preset": preset}, "preset", path.parent)]
+    for name in systems:
+        if name in by_system:
+            layers.append(Layer(f"{label(path)} (by_system.{name})", by_system[name], "preset", path.parent))
+    return layers
+
+
+# --- named sections ---
+
+
+def _resolve_section(layers: list[Layer], section: str, preset: str, default_name: str) -> list[Layer]:
+    """Replace the name of a section's file by the layers of that file; names are gone afterwards."""
+    base: tuple[str, Layer] | None = None
+    stated: list[Layer] = []
+    for layer in layers:
+        name, values = _split_base(layer, section)
+        if name is not None or _is_complete(values):
+            base = (name, layer) if name is not None else None
+            # What weaker sources said was about another file. A preset's assumptions are about any.
+            stated = [old if old.rank == "preset" else _without(old, section) for old in stated]
+        stated.append(layer if section not in layer.tree else replace(layer, tree=layer.tree | {section: values}))
+    if base is None:
+        named = [Layer(default_name, {section: {"name": default_name}}, "named", Path.cwd())]
+        if not any(section in layer.tree for layer in stated if layer.rank != "preset"):
+            return [_without(layer, section) for layer in stated]  # nobody chose one: validation says so
+    else:
+        name, layer = base
+        named = _read_named(section, name, layer.directory, _key(layer, section, name), ())
+    layers = [*named, *stated]
+    if section == "memory":
+        layers = [*_memory_preset_layers(layers, preset), *layers]
+        _check_timing_overrides(layers)
+    return sorted(layers, key=_precedence)
+
+
+def _split_base(layer: Layer, section: str) -> tuple[str | None, Tree]:
+    """The name that a layer gives to a section (if it does), and the values that it states besides."""
+    value = layer.tree.get(section, {})
+    if isinstance(value, str):
+        return value, {}
+    if not isinstance(value, dict):
+        raise InputError(f"{_key(layer, section, value)}: must be a name or a mapping")
+    values = {key: item for key, item in value.items() if key != "base"}
+    base = value.get("base")
+    if "base" in value and not isinstance(base, str):
+        raise InputError(f"{layer.source}: {section}.base={base!r}: must be the name of a file")
+    return base, values
+
+
+def _is_complete(values: Tree) -> bool:
+    """Whether a mapping is a whole section rather than changes to one: it brings a name of its own, and more."""
+    return "name" in values and len(values) > 1
+
+
+def _read_named(section: str, name: str, directory: Path, where: str, chain: tuple[Path, ...]) -> list[Layer]:
+    """The layers of a section's file, its bases first."""
+    path = find_named(NAMED_SECTIONS[section], name, directory, where)
+    if path.resolve() in chain:
+        raise InputError(f"{where}: base goes in a circle: {' -> '.join(label(p) for p in (*chain, path.resolve()))}")
+    tree = read_yaml(path)
+    layers = []
+    if "base" in tree:
+        base = tree.pop("base")
+        here = f"{label(path)}: base={base!r}"
+        if not isinstance(base, str):
+            raise InputError(f"{here}: must be the name of a file")
+        layers = _read_named(section, base, path.parent, here, (*chain, path.resolve()))
+    if section == "model" and "parallel" in tree:
+        layers.append(Layer(label(path), {"parallel": tree.pop("parallel")}, "named", path.parent))
+    return [*layers, Layer(label(path), {section: {"name": path.stem} | tree}, "named", path.parent, depth=1)]
+
+
+def _memory_preset_layers(layers: Sequence[Layer], preset: str) -> list[Layer]:
+    """What the memory's own table says for the preset; weaker than ``configs/presets``, because those stand behind it."""
+    found = []
+    for layer in layers:
+        presets = layer.tree.get("memory", {}).get("presets", {})
+        where = f"{layer.source}: {'.'.join(('memory', 'presets')[layer.depth :])}"
+        if not isinstance(presets, dict):
+            raise InputError(f"{where}={presets!r}: must map names of presets to settings")
+        for name, settings in presets.items():
+            if name not in available("presets"):
+                raise InputError(f"{where}.{name}: no such preset; {suggestion(name, available('presets'))}")
+            if not isinstance(settings, dict):
+                raise InputError(f"{where}.{name}={settings!r}: must be a mapping of sections")
+            for key in settings:
+                if key not in PRESET_SECTIONS:
+                    raise InputError(f"{where}.{name}.{key}: unknown key; {suggestion(key, PRESET_SECTIONS)}")
+        if preset in presets:
+            found.append(
+                replace(
+                    layer, tree={"memory": presets[preset]}, rank="preset", source=f"{layer.source} (presets.{preset})"
+                )
+            )
+    return found
+
+
+def _check_timing_overrides(layers: Sequence[Layer]) -> None:
+    """An override of single timing parameters may change those of the table, not invent one."""
+    known: set[str] = set()
+    for layer in layers:
+        memory = layer.tree.get("memory", {})
+        timing = memory.get("timing", {})
+        if not isinstance(timing, dict):
+            return  # validation says so
+        if layer.rank != "set" or len(memory) > 1:
+            known |= timing.keys()
+            continue
+        for key, value in timing.items():
+            if key not in known:
+                raise InputError(
+                    f"--set: memory.timing.{key}={value!r}: unknown timing parameter; {suggestion(key, known)}"
+                )
+
+
+def _without(layer: Layer, section: str) -> Layer:
+    return replace(layer, tree={key: value for key, value in layer.tree.items() if key != section})
+
+
+def _section_of(path: Path, tree: Tree) -> str | None:
+    """Which section a file holds by itself; None for a configuration."""
+    folders = {folder: section for section, folder in NAMED_SECTIONS.items()}
+    folder = library_folder(path) or path.parent.name
+    if folder in folders:
+        return folders[folder]
+    shared = {section: len(tree.keys() & schema.model_fields.keys()) for section, schema in _SECTION_SCHEMAS.items()}
+    best = max(shared, key=lambda section: shared[section])
+    return best if shared[best] > len(tree.keys() & (Config.model_fields.keys() | {"include"})) else None
+
+
+# --- merging and validating ---
+
+
+def _merged(layers: Iterable[Layer]) -> Tree:
+    tree: Tree = {}
+    for layer in layers:
+        tree = merge(tree, layer.tree, append_constraints=layer.rank != "set")
+    return tree
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any], append_constraints: bool = True) -> Tree:
+    """``above`` on top of ``below``: mappings are merged, everything else is replaced, timing ``constraints`` are appended."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            merged[key] = merge(old, value, append_constraints)
+        elif append_constraints and key == "constraints" and isinstance(old, list) and isinstance(value, list):
+            merged[key] = [*old, *value]
+        else:
+            merged[key] = value
+    return merged
+
+
+def _located_requests(layers: Sequence[Layer]) -> Layer:
+    """The request batch: relative to the working directory, else to the file that names it."""
+    empty = Layer("", {}, "set", Path.cwd())
+    value = _merged(layers).get("workload", {}).get("requests")
+    if not isinstance(value, str) or Path(value).exists():
+        return empty
+    origin = _origin(layers, ("workload", "requests"), "")
+    beside = origin.directory / value
+    return replace(origin, tree={"workload": {"requests": str(beside)}}, depth=0) if beside.exists() else empty
+
+
+def _validated(
+    schema: type[Schema], tree: Tree, layers: Sequence[Layer], source: str, prefix: tuple[str, ...] = ()
+) -> Schema:
+    try:
+        return schema.model_validate(tree)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+    first = problems[0]
+    keys = (*prefix, *first["loc"])
+    origin = _origin(layers, keys, source, missing=first["type"] == "missing")
+    message = explain(schema, first, prefix)
+    raise InputError(
+        f"{origin.source}: {(_dotted(keys[origin.depth :]) + message).lstrip('.: ')}{_more(len(problems) - 1)}"
+    )
+
+
+def _origin(layers: Sequence[Layer], keys: Sequence[str | int], source: str, missing: bool = False) -> Layer:
+    """The strongest layer that states the value at ``keys``, or else the part of it that is stated.
+
+    For a missing key: the file that states the section.
+    """
+    if missing:
+        layers = [layer for layer in layers if layer.rank not in ("preset", "set")]
+        keys = keys[:-1]
+    if tuple(keys[:2]) == ("memory", "constraints") and len(keys) > 2 and isinstance(keys[2], int):
+        return _origin_of_constraint(layers, keys[2])
+    for length in range(len(keys), 0, -1):
+        for layer in reversed(layers):
+            node: Any = layer.tree
+            for key in keys[:length]:
+                node = node.get(key, _ABSENT) if isinstance(node, dict) else _ABSENT
+            if node is not _ABSENT:
+                return layer
+    return Layer(source, {}, "user", Path.cwd())
+
+
+_ABSENT = object()
+
+
+def _origin_of_constraint(layers: Sequence[Layer], index: int) -> Layer:
+    stating = [layer for layer in layers if "constraints" in layer.tree.get("memory", {})]
+    if stating[-1].rank == "set":
+        return stating[-1]
+    rows = 0
+    for layer in stating:
+        rows += len(layer.tree["memory"]["constraints"])
+        if index < rows:
+            break
+    return layer
+
+
+def _dotted(keys: Sequence[str | int]) -> str:
+    text = ""
+    for key in keys:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
+    return text
+
+
+def _key(layer: Layer, key: str, value: object) -> str:
+    return f"{layer.source}: {key}={value!r}".removeprefix(": ")
+
+
+def _more(count: int) -> str:
+    return "" if count == 0 else f" (and {count} more error{'s' if count > 1 else ''})"

@@ -1,0 +1,216 @@
+"""The typed configuration tree: what can be configured, in which unit, and within which bounds.
+
+Every class is frozen and rejects unknown keys. Nothing here computes a simulation result; a field that is a
+modelling assumption rather than a property of hardware says so, and the presets (``configs/presets``) set it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from neupims_sim.config.memory import MemoryConfig
+from neupims_sim.units import parse_bytes
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Bytes = Annotated[PositiveInt, BeforeValidator(parse_bytes)]
+"""A capacity in bytes; YAML may write ``1 MiB``."""
+
+
+class Section(BaseModel):
+    """Base of every configuration section: immutable, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(Section):
+    """A transformer decoder.
+
+    ``kv_heads < heads`` is grouped-query attention; ``ffn: gated`` is SwiGLU with three matrices.
+    """
+
+    name: str
+    layers: PositiveInt
+    heads: PositiveInt
+    kv_heads: PositiveInt
+    d_model: PositiveInt
+    d_ff: PositiveInt
+    vocabulary: PositiveInt
+    head_size: PositiveInt
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    ffn: Literal["plain", "gated"] = "plain"
+    activation: Literal["gelu", "silu"] = "gelu"
+    position: Literal["learned", "rotary"] = "learned"
+    bias: bool = True
+    """Whether linear layers carry a bias vector."""
+    max_positions: PositiveInt = 2048
+    """Longest context the model supports, tokens."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            values = dict(values)
+            heads, width = values.get("heads"), values.get("d_model")
+            if "kv_heads" not in values and heads is not None:
+                values["kv_heads"] = heads
+            if "head_size" not in values and isinstance(heads, int) and isinstance(width, int) and heads > 0:
+                if width % heads:
+                    raise ValueError(f"model.d_model={width} is not a multiple of model.heads={heads}")
+                values["head_size"] = width // heads
+        return values
+
+
+class WarmupConfig(Section):
+    """How a steady-state batch is produced: running requests advance one token per iteration, finished ones are replaced."""
+
+    iterations: NonNegativeInt = 4000
+    """Iterations before the snapshot; the mean context is stationary after a few output lengths."""
+    max_context_tokens: PositiveInt = 2048
+    """Contexts are capped at this length, tokens."""
+
+
+class WorkloadConfig(Section):
+    """What is served: a batch of requests in one phase."""
+
+    name: str
+    dataset: str = "sharegpt"
+    """Stem of a length table in ``traces/lengths``."""
+    batch_size: PositiveInt = 256
+    """Requests per iteration on the whole device (before pipeline micro-batching)."""
+    phase: Literal["decode", "prefill"] = "decode"
+    requests: str | None = None
+    """Path of a request batch CSV (``seq_len,ch_idx``); overrides dataset and batch_size."""
+    warmup: WarmupConfig = WarmupConfig()
+    lm_head: bool = False
+    """Whether the trace includes the embedding and the LM head besides the decoder blocks."""
+
+
+class ParallelConfig(Section):
+    """How the model is divided over devices."""
+
+    tensor: PositiveInt = 1
+    pipeline: PositiveInt = 1
+
+
+class SchedulingConfig(Section):
+    """Who runs what, when. Every field is the name of a registered policy or a literal."""
+
+    interleaving: Literal["off", "lockstep", "dataflow", "auto"] = "auto"
+    """Sub-batch interleaving: off; the stages A..F with a barrier after each; true dependencies only; best known rule."""
+    auto_min_batch: PositiveInt = 256
+    """``interleaving: auto`` interleaves from this batch size up (NeuPIMs paper, section 8)."""
+    channel_assignment: str = "gmlbp"
+    partition: str = "positional"
+    barrier: Literal["operator", "request"] = "request"
+    """operator: an attention step of all requests ends before the next starts; request: each request on its own."""
+    load_gwrite_cycles: PositiveInt = 100
+    """G of the load estimate (NeuPIMs Algorithm 1), cycles per GWRITE."""
+    load_tile_cycles: PositiveInt = 184
+    """T of the load estimate (NeuPIMs Algorithm 1), cycles per PIM tile."""
+
+
+class SystolicConfig(Section):
+    """The systolic arrays."""
+
+    arrays: PositiveInt = 8
+    rows: PositiveInt = 128
+    columns: PositiveInt = 128
+    dataflow: Literal["ws", "os", "is"] = "ws"
+    """Weight, output or input (activation) stationary."""
+    preload: Literal["overlapped", "serial"] = "overlapped"
+    """Whether the next stationary block is shifted in while the current one streams."""
+    sharing: str = "split_n"
+    """How the arrays share one GEMM (a registered policy): ``split_n``, ``split_m``, ``fused``."""
+
+
+class VectorConfig(Section):
+    """The vector units. Costs are cycles per vector of ``lanes`` elements (throughput, pipelined)."""
+
+    units: PositiveInt = 8
+    lanes: PositiveInt = 128
+    add_cycles: NonNegativeInt = 1
+    multiply_cycles: NonNegativeInt = 1
+    compare_cycles: NonNegativeInt = 1
+    divide_cycles: NonNegativeInt = 4
+    sqrt_cycles: NonNegativeInt = 4
+    exp_cycles: NonNegativeInt = 4
+    log_cycles: NonNegativeInt = 4
+    pow_cycles: NonNegativeInt = 9
+    """x^p = exp(p log x)."""
+    reduce_cycles: NonNegativeInt = 1
+    """One pass of the adder tree over ``lanes`` elements."""
+    pipeline_latency_cycles: NonNegativeInt = 8
+    """Fill and drain of one operator on one unit."""
+    cost_model: Literal["lanes", "asplos24"] = "lanes"
+    """lanes: passes x cost over all units; asplos24: the latencies of the published artifact (assumption)."""
+
+
+class NpuConfig(Section):
+    """The NPU: systolic arrays, vector units, on-chip buffers, DMA."""
+
+    name: str
+    systolic: SystolicConfig = SystolicConfig()
+    vector: VectorConfig = VectorConfig()
+    scratchpad_bytes: Bytes = 8 * 2**20
+    """Weights and activations, all arrays together; half of it when double buffered holds the tile being computed."""
+    accumulator_bytes: Bytes = 8 * 2**20
+    """Partial sums, all arrays together."""
+    accumulator_element_bytes: PositiveInt = 4
+    """Partial sums are kept in fp32."""
+    element_bytes: PositiveInt = 2
+    """fp16."""
+    double_buffered: bool = True
+    dma_transfer_latency_cycles: NonNegativeInt = 0
+    """Fixed cost of starting a DMA transfer, cycles."""
+
+
+class MappingConfig(Section):
+    """Modelling assumptions of how operators become work (see ``docs/architecture.md``)."""
+
+    npu_attention: Literal["pipelined", "serial"] = "pipelined"
+    """Attention on the NPU: K/V streamed at memory bandwidth over all requests, or request by request and head by head,
+    each GEMV drained."""
+    keep_activations_on_chip: bool = True
+    """Whether an operator may take its input from the scratchpad when the producer left it there and it fits."""
+    operator_drain: bool = False
+    """Whether an operator starts only after the previous one of the same sub-batch has stored everything to DRAM."""
+    write_kv: bool = True
+    """Whether the new token's K and V are written to DRAM."""
+    gemm_output_padding: bool = False
+    """Assumption of the published artifact: a GEMM of M tokens and N outputs stores M x 128 ceil(M/128) elements instead of M x N."""
+    residual_compute: bool = True
+    """Whether residual additions and activations cost vector cycles (the published artifact charges 0)."""
+
+
+class SimulationConfig(Section):
+    """How a run is carried out."""
+
+    layers: PositiveInt = 3
+    """Decoder layers simulated in full; the steady-state layer is multiplied to model.layers."""
+    watchdog_cycles: PositiveInt = 100_000_000
+    """A run in which nothing completes for this long is stopped and the blocked component named."""
+
+
+class Config(Section):
+    """The whole configuration of one run."""
+
+    system: str
+    """Stem of the file in ``configs/systems`` that this configuration started from."""
+    preset: str = "physical"
+    seed: NonNegativeInt = 0
+    clock_ghz: PositiveFloat = 1.0
+    """Device clock; all cycles above the memory are of this clock."""
+    attention_on: Literal["pim", "npu"] = "pim"
+    """Which unit runs the attention of the decode phase."""
+    npu: NpuConfig
+    memory: MemoryConfig
+    model: ModelConfig
+    workload: WorkloadConfig
+    parallel: ParallelConfig = ParallelConfig()
+    scheduling: SchedulingConfig = SchedulingConfig()
+    mapping: MappingConfig = MappingConfig()
+    simulation: SimulationConfig = SimulationConfig()

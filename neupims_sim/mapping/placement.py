@@ -1,0 +1,141 @@
+"""Where tensors lie: linear addresses over all channels for weights and activations, rows of one channel for K and V.
+
+Rows of every channel, from 0 up: the linear region, then the GWRITE source vectors of the channel's requests (normal
+rows), then the K and V of one decoder layer after another (PIM rows). A row belongs to one of the three, so PIM and the
+NPU never want the same row, and none of them may pass the last row of the channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from neupims_sim.config.memory import Organization
+from neupims_sim.errors import InputError
+from neupims_sim.mapping.pim_attention import AttentionLayout, AttentionRows, IntArray
+from neupims_sim.memory.address import AddressMap
+
+
+class PlacedRequest(NamedTuple):
+    """A running request: the channel that holds its K and V, and its context length."""
+
+    channel: int
+    context_tokens: int
+
+
+class Placement:
+    """Addresses and rows of one device's tensors, fixed for one iteration.
+
+    Parameters
+    ----------
+    organization: the memory.
+    tensors: bytes of each tensor that gets an address, by name.
+    reserved_bytes: further bytes of the linear region that nobody addresses: weights of layers that are not simulated.
+    layout, requests: how and of whom K and V are stored for PIM; no requests where attention runs on the NPU.
+    layers: decoder layers of this device; each keeps its own K and V, while the vectors are shared.
+
+    Raises
+    ------
+    InputError: something does not fit, with the numbers (INV-9), or the address mapping cannot keep PIM rows apart.
+    """
+
+    def __init__(
+        self,
+        organization: Organization,
+        tensors: Mapping[str, int],
+        reserved_bytes: int = 0,
+        layout: AttentionLayout | None = None,
+        requests: Sequence[PlacedRequest] = (),
+        layers: int = 1,
+    ) -> None:
+        self._organization = organization
+        self._addresses: dict[str, int] = {}
+        alignment = organization.channels * organization.row_bytes
+        end = 0
+        for name, size in tensors.items():
+            self._addresses[name] = end
+            end += -(-size // alignment) * alignment
+        self.linear_bytes = end + reserved_bytes
+        """Size of the linear region."""
+        row_slice = alignment * organization.banks
+        self.linear_rows = -(-self.linear_bytes // row_slice)
+        """Rows of every bank that the linear region takes."""
+        self._rows: list[AttentionRows] = []
+        self._layer_rows: IntArray = np.zeros(organization.channels, np.int64)
+        vector_rows: IntArray = np.zeros(organization.channels, np.int64)
+        if requests:
+            _check_mapping(organization)
+            if layout is None:
+                raise ValueError("requests need a layout")
+            self._place_requests(layout, requests, vector_rows)
+        self.used_rows: IntArray = self.linear_rows + vector_rows + layers * self._layer_rows
+        """Rows of every bank in use, int64 [channels]."""
+        self._check_capacity(vector_rows, requests, layers)
+
+    def _place_requests(
+        self, layout: AttentionLayout, requests: Sequence[PlacedRequest], vector_rows: IntArray
+    ) -> None:
+        for channel, tokens in requests:
+            if not 0 <= channel < len(vector_rows):
+                raise InputError(f"a request is on channel {channel} of a memory with {len(vector_rows)} channels")
+            vector_rows[channel] += layout.query_rows + layout.probability_rows(tokens)
+        vector_row = np.full_like(vector_rows, self.linear_rows).tolist()
+        key_row = (self.linear_rows + vector_rows).tolist()
+        first_key_row = list(key_row)
+        for channel, tokens in requests:
+            value_row = key_row[channel] + layout.key_rows(tokens)
+            probability_row = vector_row[channel] + layout.query_rows
+            self._rows.append(AttentionRows(key_row[channel], value_row, vector_row[channel], probability_row))
+            key_row[channel] = value_row + layout.value_rows(tokens)
+            vector_row[channel] = probability_row + layout.probability_rows(tokens)
+        self._channels = [request.channel for request in requests]
+        self._layer_rows += np.array(key_row) - np.array(first_key_row)
+
+    def _check_capacity(self, vector_rows: IntArray, requests: Sequence[PlacedRequest], layers: int) -> None:
+        channel = int(self.used_rows.argmax())
+        if self.used_rows[channel] <= self._organization.rows:
+            return
+        row = self._organization.banks * self._organization.row_bytes
+        count = sum(request.channel == channel for request in requests)
+        raise InputError(
+            f"the batch does not fit: channel {channel} needs {self.used_rows[channel] * row:,} B and has "
+            f"{self._organization.channel_bytes:,} B: {self.linear_rows * row:,} B of weights and activations, "
+            f"{vector_rows[channel] * row:,} B of PIM operands, {layers * self._layer_rows[channel] * row:,} B of "
+            f"K and V of {count} requests in {layers} layers; use fewer requests, more channels or more devices"
+        )
+
+    def address(self, tensor: str) -> int:
+        """Linear address of the first byte of ``tensor``; a multiple of channels x row_bytes."""
+        return self._addresses[tensor]
+
+    def rows(self, request: int, layer: int = 0) -> AttentionRows:
+        """First rows of the regions of request number ``request`` in its channel, for decoder layer ``layer``."""
+        rows = self._rows[request]
+        shift = layer * int(self._layer_rows[self._channels[request]])
+        return rows._replace(key=rows.key + shift, value=rows.value + shift)
+
+
+def row_address(organization: Organization, channel: int, row: int, bank: int = 0) -> int:
+    """Linear address of the first byte of a row; ``bank`` counts over ranks, then bank groups, then banks.
+
+    The row's bytes are contiguous where the column is the lowest field of the address.
+    """
+    group, in_group = divmod(bank, organization.banks_per_group)
+    rank, bank_group = divmod(group, organization.bank_groups)
+    addresses = AddressMap.of(organization)
+    fields = {"ro": row, "ra": rank, "bg": bank_group, "ba": in_group}
+    local = sum(value << addresses.shift[field] for field, value in fields.items())
+    high, low = divmod(local, 1 << addresses.channel_shift)
+    burst = (((high << addresses.channel_bits) | channel) << addresses.channel_shift) | low
+    return burst * organization.burst_bytes
+
+
+def _check_mapping(organization: Organization) -> None:
+    mapping = organization.address_mapping
+    if not (mapping.startswith("ro") and mapping.endswith("co")):
+        raise InputError(
+            f"organization.address_mapping={mapping!r}: attention on PIM needs 'ro' first, so that weights and PIM "
+            "data share no row, and 'co' last, so that an operand vector is contiguous in its row"
+        )

@@ -1,0 +1,19 @@
+"""NPU hardware models: systolic arrays, how they share a GEMM, vector units. They know cycles, not neural networks."""
+
+from neupims_sim.npu.sharing import Part, SharedGemm, share_gemm, sharing_policies
+from neupims_sim.npu.systolic import Gemm, Occupancy, array_occupancy, utilization
+from neupims_sim.npu.vector import Recipe, vector_cycles, vector_recipes
+
+__all__ = [
+    "Gemm",
+    "Occupancy",
+    "Part",
+    "Recipe",
+    "SharedGemm",
+    "array_occupancy",
+    "share_gemm",
+    "sharing_policies",
+    "utilization",
+    "vector_cycles",
+    "vector_recipes",
+]

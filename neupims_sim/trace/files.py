@@ -1,0 +1,203 @@
+"""Trace files: JSON lines, plain (``.jsonl``) or compressed (``.jsonl.gz``); a header, then an operator per line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from neupims_sim.errors import InputError, suggestion
+from neupims_sim.trace.check import checked
+from neupims_sim.trace.operators import ELEMENT_BYTES, VERSION, Operator, Tensor, Trace, TraceHeader
+
+FORMAT = "neupims_sim-trace"
+
+_TYPE_NAMES = {int: "an integer", str: "a string", list: "a list", dict: "an object"}
+_HEADER_TYPES = {"format": str, "version": int, "model": str, "phase": str, "batch": int, "dtype": str, "seed": int}
+_OPERATOR_REQUIRED = {"id": int, "name": str, "op": str, "inputs": list, "outputs": list, "deps": list}
+_OPERATOR_TYPES = _OPERATOR_REQUIRED | {"repeat": int, "request": int, "attrs": dict}
+_TENSOR_TYPES = {"name": str, "shape": list, "dtype": str, "role": str}
+
+
+class TraceStream(NamedTuple):
+    """A trace being read: the header, and an iterator that checks and yields one operator at a time."""
+
+    header: TraceHeader
+    operators: Iterator[Operator]
+
+
+def open_trace(path: str | Path) -> TraceStream:
+    """Start reading a trace; a file larger than memory is fine.
+
+    Raises ``InputError("file:line: ...")`` for the header at once, for an operator when the iteration gets there.
+    """
+    path = Path(path)
+    lines = _numbered_objects(path)
+    number, record = next(lines, (1, {}))
+    try:
+        header = _header(record)
+    except ValueError as error:
+        raise InputError(f"{path}:{number}: {error}") from None
+    return TraceStream(header, _operators(path, lines))
+
+
+def read_trace(path: str | Path) -> Trace:
+    """A whole trace in memory. Raises ``InputError``."""
+    header, operators = open_trace(path)
+    return Trace(header, tuple(operators))
+
+
+def check_trace(path: str | Path) -> int:
+    """Read a trace to its end and return the number of operators. Raises ``InputError`` at the first mistake."""
+    return sum(1 for _ in open_trace(path).operators)
+
+
+def write_trace(path: str | Path, header: TraceHeader, operators: Iterable[Operator]) -> None:
+    """Write a trace, checking it on the way. The file appears under its name only when it is complete.
+
+    The bytes depend on the content alone. Raises ``InputError`` for a bad path, ``ValueError`` for a bad operator.
+    """
+    path = Path(path)
+    compress = _is_compressed(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            if compress:
+                with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as compressed:
+                    _write_lines(compressed, header, operators)
+            else:
+                _write_lines(file, header, operators)
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot write: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write_lines(file: IO[bytes] | gzip.GzipFile, header: TraceHeader, operators: Iterable[Operator]) -> None:
+    known: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    known |= {key: getattr(header, key) for key in _HEADER_TYPES if key not in known}
+    file.write(_line(known | dict(header.attrs) | known))
+    for op in checked(operators):
+        record: dict[str, Any] = {"id": op.id, "name": op.name, "op": op.op}
+        record["inputs"] = [_tensor_record(tensor) for tensor in op.inputs]
+        record["outputs"] = [_tensor_record(tensor) for tensor in op.outputs]
+        record |= {"deps": op.deps, "repeat": op.repeat}
+        if op.request is not None:
+            record["request"] = op.request
+        if op.attrs:
+            record["attrs"] = dict(op.attrs)
+        file.write(_line(record))
+
+
+def _tensor_record(tensor: Tensor) -> dict[str, Any]:
+    return {key: getattr(tensor, key) for key in _TENSOR_TYPES}
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+
+
+def _is_compressed(path: Path) -> bool:
+    if not path.name.endswith((".jsonl", ".jsonl.gz")):
+        raise InputError(f"{path}: a trace file is named *.jsonl or *.jsonl.gz")
+    return path.suffix == ".gz"
+
+
+def _numbered_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and JSON object of each line that is not blank."""
+    number = 0
+    try:
+        with gzip.open(path, "rb") if _is_compressed(path) else open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _object(f"{path}:{number}", line)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path}:{number + 1}: not valid gzip data: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot read: {error.strerror}") from None
+
+
+def _object(where: str, line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not valid JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: not a JSON object")
+    return record
+
+
+def _header(record: dict[str, Any]) -> TraceHeader:
+    if record.get("format") != FORMAT:
+        raise ValueError(f"not a trace header: format is {record.get('format')!r}, expected {FORMAT!r}")
+    _require("header", record, _HEADER_TYPES, _HEADER_TYPES)
+    if record["version"] != VERSION:
+        raise ValueError(f"header: version {record['version']} is not supported, expected {VERSION}")
+    if record["batch"] < 1:
+        raise ValueError(f"header: batch={record['batch']} must be at least 1")
+    if record["dtype"] not in ELEMENT_BYTES:
+        raise ValueError(f"header: unknown dtype {record['dtype']!r}; {suggestion(record['dtype'], ELEMENT_BYTES)}")
+    known = {key: record.pop(key) for key in _HEADER_TYPES}
+    del known["format"], known["version"]
+    return TraceHeader(**known, attrs=record)
+
+
+def _operators(path: Path, records: Iterator[tuple[int, dict[str, Any]]]) -> Iterator[Operator]:
+    number = 0
+
+    def parsed() -> Iterator[Operator]:
+        nonlocal number
+        for number, record in records:  # noqa: B007 (the enclosing function reports the line number)
+            yield _operator(record)
+
+    try:
+        yield from checked(parsed())
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}:{number}: {error}") from None
+
+
+def _operator(record: dict[str, Any]) -> Operator:
+    _require("operator", record, _OPERATOR_TYPES, _OPERATOR_REQUIRED)
+    unknown = record.keys() - _OPERATOR_TYPES.keys()
+    if unknown:
+        key = min(unknown)
+        raise ValueError(f"operator {record['id']}: unknown key {key!r}; {suggestion(key, _OPERATOR_TYPES)}")
+    where = f"operator {record['id']} ({record['name']!r})"
+    deps = _integers(f"{where}: deps", record["deps"])
+    inputs, outputs = (tuple(_tensor(where, item) for item in record[side]) for side in ("inputs", "outputs"))
+    return Operator(**{**record, "deps": deps, "inputs": inputs, "outputs": outputs})
+
+
+def _tensor(where: str, record: Any) -> Tensor:
+    if not isinstance(record, dict):
+        raise ValueError(f"{where}: tensor {record!r} is not an object")
+    _require(f"{where}: tensor", record, _TENSOR_TYPES, _TENSOR_TYPES)
+    shape = _integers(f"{where}: shape of {record['name']!r}", record["shape"])
+    return Tensor(record["name"], shape, record["dtype"], record["role"])
+
+
+def _integers(where: str, values: list[Any]) -> tuple[int, ...]:
+    for value in values:
+        if type(value) is not int:
+            raise ValueError(f"{where}: {value!r} is not an integer")
+    return tuple(values)
+
+
+def _require(where: str, record: dict[str, Any], types: Mapping[str, type], required: Iterable[str]) -> None:
+    """Raise ``ValueError`` unless ``record`` has the ``required`` keys and each known key has its type."""
+    for key in required:
+        if key not in record:
+            raise ValueError(f"{where}: key {key!r} is missing")
+    for key, expected in types.items():
+        if key in record and type(record[key]) is not expected:
+            raise ValueError(f"{where}: {key}={record[key]!r} is not {_TYPE_NAMES[expected]}")

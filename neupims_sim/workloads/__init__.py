@@ -1,0 +1,37 @@
+"""What is served: model descriptions and requests, turned into operator traces."""
+
+from neupims_sim.workloads.llm import block_parameters, generate_llm, parameters
+from neupims_sim.workloads.random import stream
+from neupims_sim.workloads.requests import (
+    LengthTable,
+    RequestBatch,
+    RequestStream,
+    length_tables,
+    load_lengths,
+    prompt_batch,
+    read_lengths,
+    read_request_batch,
+    read_request_stream,
+    request_batch,
+    warmed_up_batch,
+    warmed_up_contexts,
+)
+
+__all__ = [
+    "LengthTable",
+    "RequestBatch",
+    "RequestStream",
+    "block_parameters",
+    "generate_llm",
+    "length_tables",
+    "load_lengths",
+    "parameters",
+    "prompt_batch",
+    "read_lengths",
+    "read_request_batch",
+    "read_request_stream",
+    "request_batch",
+    "stream",
+    "warmed_up_batch",
+    "warmed_up_contexts",
+]

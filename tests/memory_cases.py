@@ -1,0 +1,235 @@
+"""Memories, command logs and random work that the tests of the memory system share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import strategies as st
+
+from neupims_sim.config import MemoryConfig, load_memory
+from neupims_sim.memory.device import CommandDevice, Counters
+from neupims_sim.memory.legality import Violation, check_commands
+from neupims_sim.memory.program import GWRITE, TILE, PimProgram
+from neupims_sim.memory.spec import COMMANDS, resolve
+
+Log = npt.NDArray[np.int64]
+
+TABLES = [
+    ("hbm2", "physical", None),
+    ("hbm2", "asplos24", None),
+    ("hbm2_pim_dual", "physical", None),
+    ("hbm2_pim_dual", "asplos24", None),
+    ("hbm2_pim_dual", "physical", "single"),
+    ("hbm2_pim_dual", "asplos24", "single"),
+    ("hbm2_pim_dual", "physical", "none"),
+    ("hbm2_pim_blocked", "physical", None),
+    ("hbm2_pim_blocked", "asplos24", None),
+    ("hbm2_pim_blocked", "physical", "dual"),
+    ("hbm2_pim_blocked", "asplos24", "dual"),
+]
+"""Shipped memories as (name, preset, row_buffers override)."""
+
+
+@cache
+def memory(name: str, preset: str = "physical", row_buffers: str | None = None, channels: int = 1) -> MemoryConfig:
+    """A shipped memory, with few channels so that a test is quick."""
+    overrides: dict[str, object] = {"organization.channels": channels}
+    if row_buffers is not None:
+        overrides["row_buffers"] = row_buffers
+    return load_memory(name, preset, overrides)
+
+
+def commands(*entries: tuple[int, str, int] | tuple[int, str, int, int] | tuple[int, str, int, int, int]) -> Log:
+    """A log of one channel from (cycle, command, bank[, row[, tag]])."""
+    rows = [
+        (cycle, 0, COMMANDS.index(command), bank, *rest, *(-1, -1)[len(rest) :]) for cycle, command, bank, *rest in entries
+    ]
+    return np.array(rows, dtype=np.int64).reshape(-1, 6)
+
+
+def broken_rules(config: MemoryConfig, log: Log, preset: str = "physical") -> list[str]:
+    """The rules that a log breaks, in order."""
+    return [violation.rule for violation in check_commands(config, log, preset=preset)]
+
+
+# --- random work ---
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A read (kind 0) or write (kind 1) of a byte range, submitted ``gap`` cycles after the work before it."""
+
+    gap: int
+    kind: int
+    address: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """PIM operations (kind, row, readouts, dots) per channel, submitted ``gap`` cycles after the work before it."""
+
+    gap: int
+    operations: dict[int, list[tuple[int, int, int, int]]]
+
+
+Work = Transfer | Program
+
+PIM_ROWS = range(16, 22)
+MEMORY_ROWS = range(6)
+
+
+def transfers(config: MemoryConfig, rows: Iterable[int], most_bytes: int = 8192) -> st.SearchStrategy[Transfer]:
+    """Transfers that start in the given rows of any bank, at any byte.
+
+    The ranges are short against a row of all banks, so they stay below the row after (``address_mapping`` has the row on top).
+    """
+    organization = config.organization
+    assert organization.address_mapping.startswith("ro")
+    stride = organization.banks * organization.row_bytes * organization.channels
+    return st.builds(
+        lambda gap, kind, row, offset, size: Transfer(gap, kind, row * stride + min(offset, stride - size), size),
+        st.sampled_from([0, 0, 1, 7, 50, 400]),
+        st.sampled_from([0, 0, 1]),
+        st.sampled_from(list(rows)),
+        st.integers(0, stride - 1),
+        st.one_of(st.integers(1, 200), st.integers(1, most_bytes)),
+    )
+
+
+def programs(config: MemoryConfig, rows: Iterable[int]) -> st.SearchStrategy[Program]:
+    """PIM programs on some channels; tiles and vectors come from the same rows."""
+    row = st.sampled_from(list(rows))
+    operation = st.one_of(
+        st.tuples(st.just(GWRITE), row, st.just(0), st.just(0)),
+        st.tuples(st.just(TILE), row, st.integers(1, 8), st.integers(1, 32)),
+    )
+    channels = st.integers(0, config.organization.channels - 1)
+    operations = st.dictionaries(channels, st.lists(operation, min_size=1, max_size=6), min_size=1)
+    return st.builds(Program, st.sampled_from([0, 1, 60, 1000]), operations)
+
+
+def mixes(config: MemoryConfig, *, colliding: bool = False) -> st.SearchStrategy[list[Work]]:
+    """Transfers and, where the memory can, PIM programs. ``colliding``: in the same rows."""
+    kinds: list[st.SearchStrategy[Work]] = [transfers(config, MEMORY_ROWS)]
+    if config.row_buffers != "none":
+        kinds.append(programs(config, list(MEMORY_ROWS)[:3] if colliding else PIM_ROWS))
+    return st.lists(st.one_of(kinds), min_size=1, max_size=14)
+
+
+# --- running it ---
+
+
+@dataclass
+class Outcome:
+    """What a device did with some work."""
+
+    log: Log
+    until: int
+    """The cycle that the device reached."""
+    submitted: list[tuple[int, int]] = field(default_factory=list)
+    """Per work: (cycle, item)."""
+    completed: list[tuple[int, int]] = field(default_factory=list)
+    """(cycle, item), in the order in which the device reported them."""
+    counters: Counters | None = None
+
+    def named(self, *names: str) -> Log:
+        """The log's entries of some commands."""
+        return self.log[np.isin(self.log[:, 2], [COMMANDS.index(name) for name in names])]
+
+    def completion(self, work: int) -> int:
+        """When the work with this number completed; items are used again, so the first completion after its submission."""
+        submitted, item = self.submitted[work]
+        return next(cycle for cycle, other in self.completed if other == item and cycle >= submitted)
+
+
+def run(config: MemoryConfig, preset: str, works: Sequence[Work], *, patience: int = 400_000, tail: int = 9000) -> Outcome:
+    """Submit the work at its cycles, run until all of it is complete and all commands are issued, then ``tail`` cycles more.
+
+    Fails if that takes more than ``patience`` cycles after the last submission.
+    """
+    device = CommandDevice(resolve(config, preset), log=True)
+    outcome = Outcome(np.zeros((0, 6), dtype=np.int64), 0)
+    waiting: set[int] = set()
+
+    def advance(limit: int) -> None:
+        time, done = device.advance(limit)
+        for item in done:
+            assert item in waiting, f"item {item} completes at cycle {time} without being asked for"
+            waiting.remove(item)
+            outcome.completed.append((time, item))
+
+    cycle = 0
+    for work in works:
+        cycle += work.gap
+        while device.time < cycle:
+            advance(cycle)
+        if isinstance(work, Transfer):
+            item = device.submit_transfer(work.kind, work.address, work.size_bytes)
+        else:
+            item = device.submit_programs({c: PimProgram.build(o) for c, o in work.operations.items()})
+        assert item not in waiting, f"item {item} is given out twice"
+        waiting.add(item)
+        outcome.submitted.append((device.time, item))
+    bursts = sum(len(asked_bursts(config, work)) for work in works if isinstance(work, Transfer))
+    moved = 0
+    while waiting or moved < bursts:
+        assert device.time < cycle + patience, f"{len(waiting)} items and {bursts - moved} bursts are stuck"
+        advance(device.time + tail)
+        moved = device.counters().reads + device.counters().writes
+    end = device.time + tail
+    while device.time < end:
+        advance(end)
+    outcome.log, outcome.until, outcome.counters = device.take_log(), device.time, device.counters()
+    return outcome
+
+
+def asked_bursts(config: MemoryConfig, transfer: Transfer) -> list[tuple[int, int, int]]:
+    """(channel, bank, row) of every burst of a transfer, by taking the fields off each address one after the other."""
+    organization = config.organization
+    sizes = {
+        "ch": organization.channels,
+        "ra": organization.ranks,
+        "bg": organization.bank_groups,
+        "ba": organization.banks_per_group,
+        "ro": organization.rows,
+        "co": organization.row_bytes // organization.burst_bytes,
+    }
+    names = [organization.address_mapping[at : at + 2] for at in range(0, 12, 2)]
+    first = transfer.address // organization.burst_bytes
+    last = (transfer.address + transfer.size_bytes - 1) // organization.burst_bytes
+    asked = []
+    for burst in range(first, last + 1):
+        value = {}
+        for name in reversed(names):
+            burst, value[name] = divmod(burst, sizes[name])
+        bank = (value["ra"] * organization.bank_groups + value["bg"]) * organization.banks_per_group + value["ba"]
+        asked.append((value["ch"], bank, value["ro"]))
+    return asked
+
+
+def asked_in_total(config: MemoryConfig, works: Sequence[Work], kind: int) -> Counter[tuple[int, int, int]]:
+    """How often each (channel, bank, row) is to be read (kind 0) or written (kind 1)."""
+    return Counter(
+        burst
+        for work in works
+        if isinstance(work, Transfer) and work.kind == kind
+        for burst in asked_bursts(config, work)
+    )
+
+
+def pim_operations(works: Sequence[Work], channel: int) -> list[tuple[int, int, int, int]]:
+    """All PIM operations of one channel, in the order submitted."""
+    return [
+        operation for work in works if isinstance(work, Program) for operation in work.operations.get(channel, [])
+    ]
+
+
+def describe(works: Sequence[Work], violations: Sequence[Violation]) -> str:
+    """The message of a failed check: what was run and the first things wrong with it."""
+    return "\n".join([*map(str, works), *map(str, violations[:5])])

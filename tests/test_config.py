@@ -1,0 +1,416 @@
+"""Configuration: how files, presets and overrides combine, and what an error tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neupims_sim.config import (
+    Config,
+    available,
+    check_config,
+    check_file,
+    config_hash,
+    dump_config,
+    load_config,
+    load_memory,
+    load_section,
+)
+from neupims_sim.config.loader import merge
+from neupims_sim.errors import InputError
+
+SYSTEMS = ("neupims", "npu_only", "npu_pim")
+PRESETS = ("physical", "asplos24")
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def message(*arguments: Any) -> str:
+    """What load_config refuses with."""
+    with pytest.raises(InputError) as caught:
+        load_config(*arguments)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+# --- shipped files ---
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_shipped_system_loads_under_every_preset(system: str, preset: str) -> None:
+    config = load_config(system, {"preset": preset})
+    assert (config.system, config.preset) == (system, preset)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        p
+        for folder in ("systems", "npu", "memory", "models", "workloads", "presets")
+        for p in available(folder).values()
+    ],
+    ids=lambda path: f"{path.parent.name}/{path.stem}",
+)
+def test_shipped_file_is_valid(path: Path) -> None:
+    check_file(path)
+
+
+def test_physical_is_the_default_preset_and_states_the_defaults_of_the_schema() -> None:
+    config = load_config("neupims")
+    assert config.preset == "physical"
+    assert config.mapping == type(config.mapping)()
+
+
+def test_asplos24_drains_the_arrays_before_a_preload_only_without_pim() -> None:
+    preload = {system: load_config(system, ["preset=asplos24"]).npu.systolic.preload for system in SYSTEMS}
+    assert preload == {"neupims": "overlapped", "npu_pim": "overlapped", "npu_only": "serial"}
+
+
+def test_model_file_suggests_the_parallel_degrees_of_the_published_evaluation() -> None:
+    parallel = load_config("neupims", ["model=gpt3-175b"]).parallel
+    assert (parallel.tensor, parallel.pipeline) == (8, 4)
+    assert load_config("neupims", ["model=gpt3-175b", "parallel.tensor=4"]).parallel.tensor == 4
+
+
+# --- merge order ---
+
+
+def test_preset_wins_over_a_shipped_system_and_an_override_over_the_preset() -> None:
+    assert load_config("neupims", ["preset=asplos24"]).mapping.write_kv is False
+    assert load_config("neupims", ["preset=asplos24", "mapping.write_kv=true"]).mapping.write_kv is True
+
+
+def test_users_file_wins_over_the_preset(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.yaml", "include: systems/npu_only\npreset: asplos24\nmapping: {write_kv: true}\n")
+    config = load_config(path)
+    assert config.mapping.write_kv is True
+    assert config.mapping.npu_attention == "serial"  # by_system of the included system
+    assert config.system == "npu_only"
+
+
+def test_later_include_wins_and_the_including_file_wins_over_both(tmp_path: Path) -> None:
+    write(tmp_path / "a.yaml", "seed: 1\nsimulation: {layers: 2}\n")
+    write(tmp_path / "b.yaml", "seed: 2\nsimulation: {layers: 4}\n")
+    path = write(tmp_path / "c.yaml", "include: [neupims, a.yaml, b.yaml]\nsimulation: {layers: 5}\n")
+    config = load_config(path)
+    assert (config.seed, config.simulation.layers) == (2, 5)
+
+
+def test_system_dropped_into_the_local_configs_is_found_and_yields_to_the_preset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "configs/systems/variant.yaml", "include: systems/npu_only\nmapping: {write_kv: true}\n")
+    monkeypatch.chdir(tmp_path)
+    config = load_config("variant", ["preset=asplos24"])
+    assert (config.system, config.mapping.write_kv, config.mapping.npu_attention) == ("variant", False, "serial")
+    assert {"variant", "neupims"} <= available("systems").keys()
+
+
+def test_memory_table_states_what_a_preset_assumes(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "mine.yaml",
+        "base: hbm2_pim_dual\ncontroller: {row_hit_cap: 3}\npresets: {asplos24: {controller: {row_hit_cap: 7}}}\n",
+    )
+    caps = [load_memory(path, preset).controller.row_hit_cap for preset in PRESETS]
+    assert caps == [3, 7]
+    assert load_memory(path, "asplos24", ["controller.row_hit_cap=9"]).controller.row_hit_cap == 9
+    config = load_config("neupims", {"memory": str(path), "preset": "asplos24", "memory.controller.row_hit_cap": 9})
+    assert config.memory.controller.row_hit_cap == 9
+
+
+# --- named sections ---
+
+
+def test_detail_holds_on_top_of_a_name_in_either_order() -> None:
+    one = load_config("neupims", ["model=gpt3-13b", "model.layers=2"])
+    other = load_config("neupims", ["model.layers=2", "model=gpt3-13b"])
+    assert one == other
+    assert (one.model.name, one.model.layers, one.model.heads) == ("gpt3-13b", 2, 40)
+
+
+def test_new_name_drops_what_weaker_sources_changed_in_the_old_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "small.yaml", "include: neupims\nmodel: {base: gpt3-7b, layers: 1}\n")
+    assert load_config(path).model.layers == 1
+    assert load_config(path, ["model=gpt3-13b"]).model.layers == 40
+
+
+def test_preset_keeps_holding_under_a_new_name(tmp_path: Path) -> None:
+    npu = write(tmp_path / "npu/mine.yaml", "base: neupims_npu\nsystolic: {arrays: 4}\n")
+    config = load_config("neupims", {"npu": str(npu), "preset": "asplos24"})
+    assert (config.npu.name, config.npu.systolic.arrays, config.npu.systolic.sharing) == ("mine", 4, "fused")
+
+
+def test_complete_table_replaces_the_named_file() -> None:
+    table = load_config("npu_pim").memory.model_dump(mode="json") | {"name": "own", "constraints": []}
+    config = load_config("neupims", {"memory": table})
+    assert (config.memory.name, config.memory.constraints, config.memory.row_buffers) == ("own", (), "single")
+
+
+def test_head_size_follows_overridden_heads() -> None:
+    model = load_config("neupims", ["model.heads=16", "model.d_model=1024"]).model
+    assert (model.head_size, model.kv_heads) == (64, 16)
+
+
+def test_constraint_rows_of_a_variant_are_appended(tmp_path: Path) -> None:
+    path = write(tmp_path / "memory/variant.yaml", "base: hbm2\nconstraints:\n  - [bank, ACT, PRE, 99]\n")
+    base, variant = load_memory("hbm2"), load_memory(path)
+    assert variant.constraints[:-1] == base.constraints
+    assert variant.constraints[-1].latency == "99"
+    assert variant.name == "variant"
+
+
+def test_override_replaces_the_constraint_table() -> None:
+    assert load_memory("hbm2", overrides={"constraints": []}).constraints == ()
+
+
+def test_request_batch_beside_the_file_that_names_it_is_found(tmp_path: Path) -> None:
+    batch = write(tmp_path / "batch.csv", "seq_len,ch_idx\n10,0\n")
+    path = write(tmp_path / "mine.yaml", "include: neupims\nworkload: {requests: batch.csv}\n")
+    assert load_config(path).workload.requests == str(batch)
+
+
+# --- values ---
+
+
+@pytest.mark.parametrize(("text", "size"), [("1 MiB", 2**20), ("64 KB", 64000), ("4096", 4096)])
+def test_sizes_may_carry_units(text: str, size: int) -> None:
+    assert load_config("neupims", [f"npu.scratchpad_bytes={text}"]).npu.scratchpad_bytes == size
+
+
+def test_off_is_a_word_and_not_false() -> None:
+    assert load_config("neupims", ["scheduling.interleaving=off"]).scheduling.interleaving == "off"
+
+
+# --- errors: source, key path, value, what is allowed, nearest name ---
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("scheduling.interleaving=locstep", ["--set: scheduling.interleaving='locstep'", "dataflow", "mean lockstep?"]),
+        ("scheduling.interleavin=off", ["--set: scheduling.interleavin='off'", "unknown key", "mean interleaving?"]),
+        ("modle.layers=2", ["--set: modle=", "unknown key", "mean model?"]),
+        ("model=gpt3-7", ["--set: model='gpt3-7'", "configs/models", "mean gpt3-7b?"]),
+        ("memory.base=hbm", ["--set: memory='hbm'", "configs/memory", "mean hbm2?"]),
+        ("preset=asplos", ["--set: preset='asplos'", "mean asplos24?"]),
+        ("model.layers=0", ["--set: model.layers=0", "greater than 0"]),
+        ("model.layers=many", ["--set: model.layers='many'", "valid integer"]),
+        ("npu.scratchpad_bytes=1 MeB", ["--set: npu.scratchpad_bytes='1 MeB'", "not a size"]),
+        ("model=3", ["--set: model=3", "name or a mapping"]),
+        ("parallel=4", ["--set: parallel=4", "must be a mapping"]),
+        ("model.d_model=100", ["--set: model.d_model=100", "model.heads=32"]),
+        ("memory.timing.tRCDD=3", ["--set: memory.timing.tRCDD=3", "mean tRCD?"]),
+        ("memory.organization.channels=3", ["--set: memory.organization.channels=3", "power of two"]),
+        ("memory.constraints=[[bank, ACT, PRE]]", ["--set: memory.constraints[0]", "scope, previous, next, latency"]),
+        ("include=a.yaml", ["--set include='a.yaml'"]),
+        ("seed", ["--set 'seed'", "key=value"]),
+        ("a..b=1", ["--set 'a..b'", "empty key"]),
+        ("seed=[1", ["--set seed='[1'", "line 1"]),
+        ("workload.requests=nowhere.csv", ["--set: workload.requests='nowhere.csv'", "no such file"]),
+        ("parallel.tensor=3", ["--set: parallel.tensor=3", "model.heads=32", "allowed: 1, 2, 4, 8, 16, 32"]),
+        ("parallel.pipeline=5", ["--set: parallel.pipeline=5", "model.layers=32"]),
+        ("model.kv_heads=2", ["parallel.tensor=4", "model.kv_heads=2"]),
+        ("model.kv_heads=12", ["--set: model.kv_heads=12", "model.heads=32"]),
+        ("memory=hbm2", ["attention_on='pim'", "no PIM"]),
+        ("workload.warmup.max_context_tokens=4096", ["--set: workload.warmup", "model.max_positions=2048"]),
+    ],
+)
+def test_bad_override_is_refused_in_one_line_that_helps(override: str, parts: list[str]) -> None:
+    text = message("neupims", [override])
+    assert all(part in text for part in parts), text
+
+
+def test_batch_smaller_than_the_pipeline_is_refused() -> None:
+    assert "workload.batch_size=1" in message("neupims", ["workload.batch_size=1", "parallel.pipeline=2"])
+
+
+@pytest.mark.parametrize("interleaving", ["lockstep", "dataflow"])
+def test_interleaving_needs_attention_on_pim(interleaving: str) -> None:
+    text = message("npu_only", [f"scheduling.interleaving={interleaving}"])
+    assert "needs attention_on='pim'" in text
+    load_config("npu_only", ["scheduling.interleaving=auto"])
+
+
+def test_check_config_refuses_without_files() -> None:
+    config = load_config("neupims")
+    check_config(config)
+    bad = config.model_copy(update={"parallel": config.parallel.model_copy(update={"tensor": 3})})
+    with pytest.raises(InputError, match=r"^parallel.tensor=3"):
+        check_config(bad)
+
+
+def test_further_errors_are_counted() -> None:
+    assert message("neupims", ["model.layers=0", "seed=-1"]).endswith("(and 1 more error)")
+
+
+def test_error_names_the_file_that_states_the_value(tmp_path: Path) -> None:
+    write(tmp_path / "part.yaml", "scheduling: {barrier: none}\n")
+    path = write(tmp_path / "mine.yaml", "include: [neupims, part]\nseed: 3\n")
+    assert message(path).startswith(f"{tmp_path / 'part.yaml'}: scheduling.barrier='none': not an option; allowed: op")
+
+
+def test_error_in_a_named_file_gives_the_path_inside_that_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "model.yaml", "base: gpt3-7b\nlayerz: 2\n")
+    text = message("neupims", {"model": str(path)})
+    assert text.startswith(f"{path}: layerz=2: unknown key")
+    assert text.endswith("did you mean layers?")
+
+
+def test_error_in_a_constraint_row_names_the_file_of_the_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "variant.yaml", "base: hbm2\nconstraints:\n  - [bnak, ACT, PRE, 99]\n")
+    text = message("npu_only", {"memory": str(path)})
+    assert text.startswith(f"{path}: constraints[")
+    assert "did you mean bank?" in text
+
+
+def test_missing_key_names_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "tiny.yaml", "layers: 2\nheads: 2\nd_model: 256\nvocabulary: 100\n")
+    assert message("neupims", {"model": str(path)}) == f"{path}: d_ff is missing"
+    path = write(tmp_path / "empty.yaml", "")
+    assert message(path) == f"{path}: npu is missing (and 3 more errors)"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("include: nowhere\n", ["include='nowhere'", "no such file"]),
+        ("include: mine.yaml\n", ["circle"]),
+        ("include: {a: 1}\n", ["include=", "list of file names"]),
+        ("seed: [1\n", ["line 2"]),
+        ("seed: 1\nseed: 2\n", ["line 2", "'seed' is given twice"]),
+        ("- 1\n", ["mapping"]),
+        ("include: neupims\npreset: [a]\n", ["preset=['a']"]),
+        ("include: neupims\nmemory: {base: 3}\n", ["memory.base=3"]),
+    ],
+)
+def test_bad_file_is_refused(tmp_path: Path, text: str, parts: list[str]) -> None:
+    path = write(tmp_path / "mine.yaml", text)
+    refusal = message(path)
+    assert refusal.startswith(str(path))
+    assert all(part in refusal for part in parts), refusal
+
+
+def test_base_in_a_circle_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "base: ./b.yaml\n")
+    write(tmp_path / "b.yaml", "base: ./a.yaml\n")
+    assert "circle" in message("neupims", {"model": str(path)})
+
+
+@pytest.mark.parametrize(("name", "near"), [("neupimz", "neupims"), ("configs/systems/npu_onli.yaml", "npu_only")])
+def test_unknown_system_is_refused_with_the_nearest_name(name: str, near: str) -> None:
+    assert message(name).endswith(f"did you mean {near}?")
+
+
+@pytest.mark.parametrize(
+    ("presets", "part"),
+    [
+        ("{asplos: {}}", "presets.asplos: no such preset"),
+        ("{asplos24: {contoller: {}}}", "presets.asplos24.contoller: unknown key"),
+        ("{asplos24: 3}", "presets.asplos24=3"),
+        ("3", "presets=3"),
+    ],
+)
+def test_bad_preset_of_a_memory_is_refused(tmp_path: Path, presets: str, part: str) -> None:
+    path = write(tmp_path / "memory/mine.yaml", f"base: hbm2\npresets: {presets}\n")
+    with pytest.raises(InputError) as caught:
+        check_file(path)
+    assert str(caught.value).startswith(f"{path}: {part}")
+
+
+def test_kind_of_a_file_elsewhere_is_told_from_its_keys(tmp_path: Path) -> None:
+    check_file(write(tmp_path / "a.yaml", "base: gpt3-7b\nlayers: 2\n"))
+    check_file(write(tmp_path / "b.yaml", "base: hbm2\nrow_buffers: none\ntiming: {}\n"))
+    check_file(write(tmp_path / "c.yaml", "include: neupims\nmodel: {layers: 2}\n"))
+    with pytest.raises(InputError, match=r"heads='x'"):
+        check_file(write(tmp_path / "d.yaml", "base: gpt3-7b\nlayers: 2\nheads: x\n"))
+
+
+def test_preset_outside_the_configs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"configs/presets folder only"):
+        check_file(write(tmp_path / "presets/physical.yaml", ""))
+
+
+def test_unknown_override_of_a_section_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^--set: controller.row_hit_cup=1: unknown key; .*mean row_hit_cap"):
+        load_memory("hbm2", overrides=["controller.row_hit_cup=1"])
+    with pytest.raises(InputError, match=r"^memory='hbm3x'"):
+        load_section("memory", "hbm3x")
+
+
+# --- identity ---
+
+
+OVERRIDES = st.fixed_dictionaries(
+    {},
+    optional={
+        "seed": st.integers(0, 2**32),
+        "preset": st.sampled_from(PRESETS),
+        "model": st.sampled_from(["gpt3-7b", "gpt3-13b", "llama-3-8b"]),
+        "model.layers": st.sampled_from([4, 8, 16]),
+        "workload": st.sampled_from(["sharegpt", "alpaca"]),
+        "workload.batch_size": st.integers(4, 1024),
+        "parallel.tensor": st.sampled_from([1, 2, 4]),
+        "scheduling.barrier": st.sampled_from(["operator", "request"]),
+        "npu.scratchpad_bytes": st.sampled_from(["1 MiB", "32 MB", 2**20]),
+        "memory.controller.row_hit_cap": st.integers(1, 64),
+    },
+)
+
+
+@settings(max_examples=30)
+@given(system=st.sampled_from(SYSTEMS), overrides=OVERRIDES)
+def test_dump_loads_as_the_same_configuration(
+    tmp_path_factory: pytest.TempPathFactory, system: str, overrides: dict[str, Any]
+) -> None:
+    config = load_config(system, overrides)
+    path = write(tmp_path_factory.mktemp("dump") / "config.yaml", dump_config(config))
+    again = load_config(path)
+    assert again == config
+    assert config_hash(again) == config_hash(config)
+    assert Config.model_validate(yaml.safe_load(dump_config(config))) == config
+
+
+@settings(max_examples=30)
+@given(overrides=OVERRIDES, data=st.data())
+def test_hash_does_not_depend_on_the_order_or_spelling_of_overrides(
+    overrides: dict[str, Any], data: st.DataObject
+) -> None:
+    shuffled = data.draw(st.permutations(list(overrides)))
+    spelled = [f"{key}={overrides[key]}" for key in shuffled]
+    assert config_hash(load_config("neupims", overrides)) == config_hash(load_config("neupims", spelled))
+
+
+def test_hash_tells_configurations_apart() -> None:
+    assert config_hash(load_config("neupims")) != config_hash(load_config("neupims", ["seed=1"]))
+
+
+TREES = st.recursive(
+    st.integers() | st.text(max_size=3),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    below=st.dictionaries(st.sampled_from("abc"), TREES),
+    above=st.dictionaries(st.sampled_from("abc"), TREES),
+)
+def test_merge_keeps_everything_above_and_loses_nothing_below_without_need(
+    below: dict[str, Any], above: dict[str, Any]
+) -> None:
+    merged = merge(below, above)
+    assert merge(merged, above) == merged
+    assert merged.keys() == below.keys() | above.keys()
+    assert merge(below, {}) == below
+    assert merge({}, above) == above

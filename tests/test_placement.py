@@ -1,0 +1,123 @@
+"""Tensors and K/V never share a row, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neupims_sim.config.memory import Organization
+from neupims_sim.errors import InputError
+from neupims_sim.mapping.pim_attention import AttentionLayout
+from neupims_sim.mapping.placement import PlacedRequest, Placement, row_address
+from neupims_sim.memory.address import AddressMap
+
+
+def organization(**changes: object) -> Organization:
+    values: dict[str, object] = {
+        "channels": 4,
+        "ranks": 2,
+        "bank_groups": 4,
+        "banks_per_group": 4,
+        "rows": 4096,
+        "row_bytes": 1024,
+        "bus_bits": 128,
+        "burst_length": 4,
+    }
+    return Organization.model_validate(values | changes)
+
+
+LAYOUT = AttentionLayout(kv_heads=4, head_size=128, group=2)
+SLICE = 4 * 32 * 1024
+"""Bytes of one row over all banks and channels."""
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 600)), min_size=1, max_size=12),
+    st.lists(st.integers(1, 10**6), max_size=4),
+    st.integers(1, 3),
+)
+def test_no_row_is_used_twice(requests: list[tuple[int, int]], sizes: list[int], layers: int) -> None:
+    tensors = {f"t{i}": size for i, size in enumerate(sizes)}
+    placement = Placement(organization(), tensors, 5 * SLICE, LAYOUT, [PlacedRequest(*r) for r in requests], layers)
+    used: list[set[int]] = [set(range(placement.linear_rows)) for _ in range(4)]
+
+    def take(channel: int, first: int, count: int) -> None:
+        rows = set(range(first, first + count))
+        assert not rows & used[channel]
+        used[channel] |= rows
+
+    for number, (channel, tokens) in enumerate(requests):
+        rows = placement.rows(number)
+        take(channel, rows.query, LAYOUT.query_rows)
+        take(channel, rows.probability, LAYOUT.probability_rows(tokens))
+        for layer in range(layers):
+            rows = placement.rows(number, layer)
+            take(channel, rows.key, LAYOUT.key_rows(tokens))
+            take(channel, rows.value, LAYOUT.value_rows(tokens))
+    assert [len(rows) for rows in used] == placement.used_rows.tolist()
+    assert [max(rows) + 1 for rows in used] == placement.used_rows.tolist()
+
+
+def test_tensors_are_aligned_and_disjoint() -> None:
+    placement = Placement(organization(), {"a": 1, "b": 4097, "c": 4096}, reserved_bytes=SLICE)
+    assert [placement.address(name) for name in "abc"] == [0, 4096, 3 * 4096]
+    assert placement.linear_bytes == 4 * 4096 + SLICE
+    assert placement.linear_rows == 2
+
+
+def test_inv9_a_batch_beyond_a_channel_is_refused_with_the_numbers() -> None:
+    key_value_rows = LAYOUT.key_rows(512) + LAYOUT.value_rows(512)
+    vector_rows = LAYOUT.query_rows + LAYOUT.probability_rows(512)
+    rows = 64
+    layers = (rows - 1 - vector_rows) // key_value_rows
+    fits = [PlacedRequest(2, 512)]
+    placement = Placement(organization(rows=rows), {"w": SLICE}, 0, LAYOUT, fits, layers)
+    assert placement.used_rows.max() <= rows
+    with pytest.raises(InputError, match=r"channel 2 needs [\d,]+ B and has 2,097,152 B.*1 requests in"):
+        Placement(organization(rows=rows), {"w": SLICE}, 0, LAYOUT, fits, layers + 1)
+
+
+def test_inv9_tensors_may_fill_the_memory_but_not_more() -> None:
+    assert Placement(organization(), {"w": 4096 * SLICE}).used_rows.tolist() == [4096] * 4
+    with pytest.raises(InputError, match="channel 0 needs"):
+        Placement(organization(), {"w": 4096 * SLICE + 1})
+
+
+def test_a_request_of_an_unknown_channel_is_refused() -> None:
+    with pytest.raises(InputError, match="channel 4 of a memory with 4 channels"):
+        Placement(organization(), {}, 0, LAYOUT, [PlacedRequest(4, 10)])
+
+
+@pytest.mark.parametrize("mapping", ["rarobgbachco", "rorabgbacoch"])
+def test_pim_needs_rows_of_its_own(mapping: str) -> None:
+    with pytest.raises(InputError, match=mapping):
+        Placement(organization(address_mapping=mapping), {}, 0, LAYOUT, [PlacedRequest(0, 10)])
+
+
+def test_row_address_follows_the_address_mapping() -> None:
+    memory = organization()
+    assert row_address(memory, channel=3, row=0) == 3 * 1024
+    assert row_address(memory, channel=0, row=2) == 2 * SLICE
+    assert row_address(memory, channel=1, row=0, bank=1) == 1024 + 4096
+    assert row_address(memory, channel=0, row=0, bank=31) == 31 * 4096
+    assert row_address(organization(address_mapping="rochrabgbaco"), channel=1, row=0) == 32 * 1024
+    assert row_address(organization(address_mapping="robarabgchco"), channel=0, row=0, bank=1) == 8 * 4096
+
+
+@given(
+    st.permutations(["ro", "ra", "bg", "ba", "ch", "co"]),
+    st.integers(0, 3),
+    st.integers(0, 4095),
+    st.integers(0, 31),
+)
+def test_row_address_is_the_inverse_of_the_address_map(fields: list[str], channel: int, row: int, bank: int) -> None:
+    memory = organization(address_mapping="".join(fields))
+    addresses = AddressMap.of(memory)
+    burst = np.array([row_address(memory, channel, row, bank) // memory.burst_bytes])
+    of_channel, local = addresses.split(burst)
+    assert of_channel[0] == channel
+    got = {name: int(addresses.field(name, local)[0]) for name in ("ro", "ra", "bg", "ba", "co")}
+    assert got == {"ro": row, "ra": bank // 16, "bg": bank // 4 % 4, "ba": bank % 4, "co": 0}
