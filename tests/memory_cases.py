@@ -47,7 +47,8 @@ def memory(name: str, preset: str = "physical", row_buffers: str | None = None, 
 def commands(*entries: tuple[int, str, int] | tuple[int, str, int, int] | tuple[int, str, int, int, int]) -> Log:
     """A log of one channel from (cycle, command, bank[, row[, tag]])."""
     rows = [
-        (cycle, 0, COMMANDS.index(command), bank, *rest, *(-1, -1)[len(rest) :]) for cycle, command, bank, *rest in entries
+        (cycle, 0, COMMANDS.index(command), bank, *rest, *(-1, -1)[len(rest) :])
+        for cycle, command, bank, *rest in entries
     ]
     return np.array(rows, dtype=np.int64).reshape(-1, 6)
 
@@ -85,19 +86,16 @@ MEMORY_ROWS = range(6)
 
 
 def transfers(config: MemoryConfig, rows: Iterable[int], most_bytes: int = 8192) -> st.SearchStrategy[Transfer]:
-    """Transfers that start in the given rows of any bank, at any byte.
-
-    The ranges are short against a row of all banks, so they stay below the row after (``address_mapping`` has the row on top).
-    """
+    """Transfers that start at any byte of the given rows, of any bank; they may run on into the row after."""
     organization = config.organization
     assert organization.address_mapping.startswith("ro")
     stride = organization.banks * organization.row_bytes * organization.channels
+    addresses = [st.integers(row * stride, (row + 1) * stride - 1) for row in rows]
     return st.builds(
-        lambda gap, kind, row, offset, size: Transfer(gap, kind, row * stride + min(offset, stride - size), size),
+        Transfer,
         st.sampled_from([0, 0, 1, 7, 50, 400]),
         st.sampled_from([0, 0, 1]),
-        st.sampled_from(list(rows)),
-        st.integers(0, stride - 1),
+        st.one_of(addresses),
         st.one_of(st.integers(1, 200), st.integers(1, most_bytes)),
     )
 
@@ -143,12 +141,14 @@ class Outcome:
         return self.log[np.isin(self.log[:, 2], [COMMANDS.index(name) for name in names])]
 
     def completion(self, work: int) -> int:
-        """When the work with this number completed; items are used again, so the first completion after its submission."""
+        """When the work with this number completed; items are used again, so the first time after its submission."""
         submitted, item = self.submitted[work]
-        return next(cycle for cycle, other in self.completed if other == item and cycle >= submitted)
+        return next(cycle for cycle, other in self.completed if other == item and cycle > submitted)
 
 
-def run(config: MemoryConfig, preset: str, works: Sequence[Work], *, patience: int = 400_000, tail: int = 9000) -> Outcome:
+def run(
+    config: MemoryConfig, preset: str, works: Sequence[Work], *, patience: int = 400_000, tail: int = 9000
+) -> Outcome:
     """Submit the work at its cycles, run until all of it is complete and all commands are issued, then ``tail`` cycles more.
 
     Fails if that takes more than ``patience`` cycles after the last submission.
@@ -225,9 +225,7 @@ def asked_in_total(config: MemoryConfig, works: Sequence[Work], kind: int) -> Co
 
 def pim_operations(works: Sequence[Work], channel: int) -> list[tuple[int, int, int, int]]:
     """All PIM operations of one channel, in the order submitted."""
-    return [
-        operation for work in works if isinstance(work, Program) for operation in work.operations.get(channel, [])
-    ]
+    return [operation for work in works if isinstance(work, Program) for operation in work.operations.get(channel, [])]
 
 
 def describe(works: Sequence[Work], violations: Sequence[Violation]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from neupims_sim.cli import config, listing, npu
+from neupims_sim.cli import config, listing, npu, plot, sweep
 from neupims_sim.errors import InputError
 
 app = typer.Typer(
@@ -20,6 +20,9 @@ app = typer.Typer(
 app.add_typer(config.app, name="config")
 app.add_typer(npu.app, name="npu")
 app.command("list")(listing.list_names)
+app.command()(sweep.sweep)
+app.command()(sweep.results)
+app.command()(plot.plot)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -102,6 +102,7 @@ CHANNEL = _record(
     ("pim_header_done",),
     ("pim_readouts",),  # GEMVs issued of the current tile
     ("pim_waits_refresh",),  # no macro-command starts before the next refresh
+    ("pim_free",),  # cycle at which a GWRITE has ended and the next macro-command may start
     ("pim_busy_since",),  # cycle at which the PIM queue became non-empty, or NEVER
     ("trace_next",), ("trace_end",),  # records of a replayed trace
     ("returns_head",), ("returns_tail",),
@@ -464,8 +465,8 @@ def rank_banks(table: Table, rank: int) -> int:
 def refresh_candidate(table: Any, ch: Any) -> tuple[int, int, int]:
     """Towards the refresh of the first pending rank: close its banks, then REF. (cycle, command, bank)."""
     pending = ch.refresh_pending
-    if pending == 0 or ch.pim_started:
-        return NEVER, -1, -1  # a started macro-command fits before the deadline or is let finish
+    if pending == 0 or (ch.pim_started and not table.coarse_estimate):
+        return NEVER, -1, -1  # a started macro-command fits before the deadline, by the exact estimate
     rank = trailing_zeros(pending)
     banks = rank_banks(table, rank) if table.ranks > 1 else np.int64(-1)
     for buffer in range(2):
@@ -495,15 +496,19 @@ def macro_length(table: Any, ch: Any, kind: int, row: int, readouts: int, dots: 
         closes += ch.open_row[buffer, trailing_zeros(banks)] != row
         banks &= banks - 1
     activations = table.delay_same[PIM_ACT, ACT] * (table.bank_groups - 1) + table.delay_same[PIM_ACT, GEMV]
+    gap = max(0, ch.ready[0, PIM_PRE if table.dual else PRE] - max(ch.bus[0], ch.ready[0, HEADER]))
     if table.coarse_estimate:
-        # The artifact counts tRTP per precharge, one burst slot per dot-product and per further result.
-        return closes * table.delay_same[RD, PRE] + activations + table.burst_cycles * (dots + readouts - 1)
+        # The artifact counts tRTP per precharge and one burst slot per dot-product of the tile and per further result;
+        # the number of dot-products travels in the HEADER as a power of two.
+        slots = 1
+        while slots < readouts * dots:
+            slots *= 2
+        return 1 + gap + closes * table.delay_same[RD, PRE] + activations + table.burst_cycles * (slots + readouts - 1)
     close = PIM_PRE if table.dual else PRE
     length = 1 + activations + table.ranks - 1
     if closes:
         length += closes + table.delay_same[close, PIM_ACT]
-    gap = earliest(table, ch, close, 0, 0) - ch.bus[0]
-    return length + max(0, gap) + (readouts - 1) * gemv_gap(table, dots) + table.result_base + table.result_per_dot * dots
+    return length + gap + (readouts - 1) * gemv_gap(table, dots) + table.result_base + table.result_per_dot * dots
 
 
 @njit(cache=True)
@@ -535,14 +540,16 @@ def pim_candidate(table: Any, ch: Any, now: int) -> tuple[int, int, int]:
         return NEVER, -1, -1  # single row buffer: requests already in bank queues go first
     kind, row, readouts = ch.op_kind, ch.op_row, ch.op_readouts
     dots = max(ch.op_dots, table.pipeline_dots)
-    if not ch.pim_started:
+    if ch.pim_started:
+        if ch.refresh_pending and table.coarse_estimate:
+            return NEVER, -1, -1  # the estimate fell short: the refresh closes rows, the tile opens them again
+    else:
         if ch.refresh_pending or ch.pim_waits_refresh:
             return NEVER, -1, -1
-        if ch.op_release > now:
-            return ch.op_release, -1, -1
-        start = max(now, ch.bus[0])
-        if kind == OP_GWRITE:
-            start = max(start, ch.ready[0, GWRITE])
+        if max(ch.op_release, ch.pim_free) > now:
+            return max(ch.op_release, ch.pim_free), -1, -1
+        first = GWRITE if kind == OP_GWRITE else HEADER
+        start = max(max(now, ch.bus[0]), ch.ready[0, first])
         length = macro_length(table, ch, kind, row, readouts, dots)
         if start + length >= next_deadline(table, ch):
             longest = table.refresh_interval // table.ranks - table.delay_same[REF, ACT]
@@ -685,11 +692,11 @@ def end_operation(ch: Any, device: Any, cycle: int, complete: int) -> None:
 @njit(cache=True)
 def issue_memory(table: Any, ch: Any, device: Any, cycle: int, command: int, bank: int) -> None:
     """Issue a command for the bank queues."""
+    ch.round_robin = (bank + 1) % table.banks
     if command == RD or command == WR:
         item = pop_burst(table, ch, bank, ch.candidate_run[bank])
         record(table, ch, device, cycle, command, bank, ch.open_row[0, bank], 0, item)
         ch.hits[bank] += 1
-        ch.round_robin = (bank + 1) % table.banks
         if command == RD:
             complete = cycle + table.read_latency
             ch.st_return_sum += complete
@@ -726,7 +733,8 @@ def issue_pim(table: Any, ch: Any, device: Any, cycle: int, command: int, bank: 
     if command == ACT:
         set_open(table, ch, 0, bank, row)
     elif command == GWRITE:
-        end_operation(ch, device, cycle, cycle + table.gwrite_latency)
+        ch.pim_free = cycle + table.gwrite_latency
+        end_operation(ch, device, cycle, ch.pim_free)
     elif command == HEADER:
         ch.pim_header_done = 1
     elif command == PIM_ACT:

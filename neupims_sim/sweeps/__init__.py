@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from neupims_sim.sweeps.definition import Point, Sweep, expand, read_sweep
+from neupims_sim.sweeps.execution import RunPoint
 from neupims_sim.sweeps.labels import Label, axis_label, metric_label, value_label
-from neupims_sim.sweeps.running import Progress, RunPoint, sweep
+from neupims_sim.sweeps.running import Progress, sweep
 from neupims_sim.sweeps.store import load_results
 
 __all__ = [

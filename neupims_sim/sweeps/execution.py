@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def simulate_point(config: Config) -> dict[str, Any]:
     return simulate(config).to_json()
 
 
-def execute(run_point: RunPoint, configs: Mapping[str, Config], workers: int) -> Iterator[tuple[str, Outcome]]:
+def execute(run_point: RunPoint, configs: Mapping[str, Config], workers: int) -> Generator[tuple[str, Outcome]]:
     """Run every configuration; yields its key and outcome as soon as it is done.
 
     With one worker all run in this process. A worker process that dies fails only the point which it was running.

@@ -23,7 +23,7 @@ _METRICS = {
     "utilization.pim": Label("PIM utilization", "%", 100, 1),
     "utilization.bandwidth": Label("Bandwidth utilization", "%", 100, 1),
     "cycles": Label("Cycles", "million", 1e-6, 3),
-    "block_cycles": Label("Cycles of a block", "1000", 1e-3, 1),
+    "block_cycles": Label("Block time", "1000 cycles", 1e-3, 1),
     "seconds": Label("Time", "ms", 1e3, 3),
     "batch_size": Label("Batch size"),
     "traffic_bytes.read": Label("Read", "GB", 1e-9, 3),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,17 +82,18 @@ def sweep(
 
     todo = {key: point.config for key, point in distinct.items() if key not in outcomes}
     workers = min(workers or os.cpu_count() or 1, len(todo) or 1)
-    for key, outcome in execute(run_point, todo, workers):
-        if outcome.error:
-            failed += 1
-            outcomes[key] = outcome.error
-            if outcome.traceback:
-                store.save_traceback(key, outcome.traceback)
-        else:
-            store.save_result(key, outcome.result)
-            outcomes[key] = json.loads(outcome.result)
-        store.write_table(definition, points, outcomes)
-        on_progress(Progress(len(distinct), reused, len(outcomes), failed, str(distinct[key]), outcome.error))
+    with closing(execute(run_point, todo, workers)) as finished:
+        for key, outcome in finished:
+            if outcome.error:
+                failed += 1
+                outcomes[key] = outcome.error
+                if outcome.traceback:
+                    store.save_traceback(key, outcome.traceback)
+            else:
+                store.save_result(key, outcome.result)
+                outcomes[key] = json.loads(outcome.result)
+            store.write_table(definition, points, outcomes)
+            on_progress(Progress(len(distinct), reused, len(outcomes), failed, str(distinct[key]), outcome.error))
 
     _check_metrics(definition, [outcome for outcome in outcomes.values() if isinstance(outcome, dict)], label(source))
     return store.read_table()

@@ -81,7 +81,7 @@ def load_results(directory: str | Path) -> tuple[Sweep, pd.DataFrame]:
     directory = Path(directory)
     if not (directory / "points.csv").is_file() or not (directory / "sweep.yaml").is_file():
         others = [path.parent.name for path in directory.absolute().parent.glob("*/points.csv")]
-        near = f"; beside it {suggestion(directory.name, others)}" if others else ""
+        near = f"; {suggestion(directory.name, others)}" if others else ""
         raise InputError(f"{label(directory)}: not the results folder of a sweep (no points.csv and sweep.yaml){near}")
     return read_sweep(directory / "sweep.yaml"), Store(directory).read_table()
 
