@@ -117,7 +117,36 @@ def mixes(config: MemoryConfig, *, colliding: bool = False) -> st.SearchStrategy
     kinds: list[st.SearchStrategy[Work]] = [transfers(config, MEMORY_ROWS)]
     if config.row_buffers != "none":
         kinds.append(programs(config, list(MEMORY_ROWS)[:3] if colliding else PIM_ROWS))
-    return st.lists(st.one_of(kinds), min_size=1, max_size=14)
+    work = st.one_of(kinds)
+    return st.lists(work, min_size=1, max_size=12) | st.lists(work, min_size=15, max_size=40)
+
+
+def variants() -> st.SearchStrategy[tuple[MemoryConfig, str]]:
+    """Shipped tables, with their presets, under organizations and controllers that nobody ships."""
+    orders = st.permutations(["ra", "bg", "ba", "ch", "co"])
+    overrides = {
+        "organization.channels": st.sampled_from([1, 2, 4]),
+        "organization.ranks": st.sampled_from([1, 2, 4]),
+        "organization.bank_groups": st.sampled_from([1, 2, 4]),
+        "organization.banks_per_group": st.sampled_from([1, 2, 4]),
+        "organization.burst_length": st.sampled_from([2, 4, 8]),
+        "organization.address_mapping": orders.map(lambda fields: "ro" + "".join(fields)),
+        "controller.row_hit_cap": st.sampled_from([1, 2, 16]),
+        "controller.bank_queue_depth": st.sampled_from([1, 8, 128]),
+        "controller.transaction_queue_depth": st.sampled_from([1, 4, 32]),
+        "controller.max_outstanding_reads": st.sampled_from([1, 2, 96, 4096]),
+        "controller.write_drain_high": st.sampled_from([1, 8, 32]),
+        "controller.write_drain_low": st.sampled_from([0, 8]),
+        "controller.posted_writes": st.booleans(),
+        "controller.pim_reserves_slots": st.booleans(),
+        "controller.separate_command_buses": st.booleans(),
+    }
+
+    def load(table: tuple[str, str, str | None], values: dict[str, object]) -> tuple[MemoryConfig, str]:
+        name, preset, row_buffers = table
+        return load_memory(name, preset, values | ({"row_buffers": row_buffers} if row_buffers else {})), preset
+
+    return st.builds(load, st.sampled_from(TABLES), st.fixed_dictionaries(overrides))
 
 
 # --- running it ---

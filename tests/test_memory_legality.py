@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from memory_cases import (
     TABLES,
     Outcome,
+    Program,
     Transfer,
     Work,
     asked_bursts,
@@ -23,9 +24,10 @@ from memory_cases import (
     mixes,
     pim_operations,
     run,
+    variants,
 )
 
-from neupims_sim.config import MemoryConfig
+from neupims_sim.config import MemoryConfig, load_memory
 from neupims_sim.config.memory import Constraint
 from neupims_sim.errors import InputError
 from neupims_sim.memory.address import AddressMap
@@ -396,6 +398,29 @@ def test_inv_1_and_2_every_command_is_legal_and_every_burst_moves_once(
         check_engine(config, preset, works)
 
     law()
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_inv_1_and_2_hold_for_any_organization_and_controller(data: st.DataObject) -> None:
+    config, preset = data.draw(variants())
+    check_engine(config, preset, data.draw(mixes(config, colliding=data.draw(st.booleans()))))
+
+
+@pytest.mark.parametrize("preset", ["physical", "asplos24"])
+@pytest.mark.parametrize("name", ["hbm2_pim_blocked", "hbm2_pim_dual"])
+def test_a_tile_closes_bank_groups_that_are_open_in_part(name: str, preset: str) -> None:
+    """PIM_ACT opens a row in all four banks at once: a GWRITE of the tile's row must not leave one of them open, or closed."""
+    tile_gwrite_tile = Program(0, {0: [(TILE, 0, 1, 1), (GWRITE, 0, 0, 0), (TILE, 0, 1, 1)]})
+    check_engine(memory(name, preset), preset, [tile_gwrite_tile])
+
+
+@pytest.mark.parametrize(("outstanding", "groups"), [(1, 32), (2, 16), (4, 8)])
+def test_the_next_read_is_accepted_when_an_outstanding_one_returns(outstanding: int, groups: int) -> None:
+    overrides = {"organization.channels": 1, "controller.max_outstanding_reads": outstanding}
+    outcome = run(load_memory("hbm2", "physical", overrides), "physical", [Transfer(0, 0, 0, 32 * 64)])
+    activation, latency, burst = 14, 14 + 2, 2
+    assert outcome.completion(0) == activation + groups * latency + (outstanding - 1) * burst
 
 
 @settings(max_examples=20)

@@ -39,7 +39,7 @@ def test_every_partition_keeps_the_contract(name: str) -> None:
 
 def test_conformance_rejects_a_wrong_policy() -> None:
     with pytest.raises(AssertionError, match="must lie in"):
-        check_channel_assignment(lambda tokens, loads, channels, capacity_tokens=None: np.full(len(tokens), channels))
+        check_channel_assignment(lambda tokens, loads, channels, rows=None, room=0: np.full(len(tokens), channels))
     with pytest.raises(AssertionError, match="empty"):
         check_partition(lambda channel, loads: np.zeros(len(channel), np.int64))
 
@@ -69,7 +69,7 @@ def test_load_estimate_counts_the_macro_commands_of_the_programs(n: int, heads: 
 def test_round_robin_takes_turns_and_skips_full_channels() -> None:
     tokens = np.array([5, 1, 1, 5, 1, 1])
     assert round_robin(tokens, tokens * 1.0, 3).tolist() == [0, 1, 2, 0, 1, 2]
-    assert round_robin(tokens, tokens * 1.0, 3, capacity_tokens=6).tolist() == [0, 1, 2, 1, 2, 0]
+    assert round_robin(tokens, tokens * 1.0, 3, tokens, 6).tolist() == [0, 1, 2, 1, 2, 0]
 
 
 def test_gmlbp_puts_the_longest_first_and_breaks_ties_by_lowest_channel() -> None:
@@ -98,7 +98,7 @@ def test_inv9_a_request_that_fits_in_no_channel_is_refused_with_the_numbers() ->
     tokens = np.array([6, 6, 6])
     for policy in (round_robin, gmlbp):
         with pytest.raises(InputError, match=r"6 tokens fits in no channel: each of the 2 holds 10 tokens.*room for 4"):
-            policy(tokens, tokens * 1.0, 2, capacity_tokens=10)
+            policy(tokens, tokens * 1.0, 2, tokens, 10)
 
 
 def test_positional_partition_alternates_the_larger_half_between_odd_channels() -> None:

@@ -124,7 +124,7 @@ class SystolicConfig(Section):
     preload: Literal["overlapped", "serial"] = "overlapped"
     """Whether the next stationary block is shifted in while the current one streams."""
     sharing: str = "split_n"
-    """How the arrays share one GEMM (a registered policy): ``split_n``, ``split_m``, ``fused``."""
+    """How the arrays share one GEMM (a registered policy): ``split_n``, ``split_m``, ``best``, ``fused``."""
 
 
 class VectorConfig(Section):
@@ -182,15 +182,16 @@ class MappingConfig(Section):
     """Whether the new token's K and V are written to DRAM."""
     gemm_output_padding: bool = False
     """Assumption of the published artifact: a GEMM of M tokens and N outputs stores M x 128 ceil(M/128) elements instead of M x N."""
-    residual_compute: bool = True
-    """Whether residual additions and activations cost vector cycles (the published artifact charges 0)."""
+    kv_capacity: Literal["all_layers", "simulated_layers"] = "all_layers"
+    """Whose K and V must fit in memory: those of all layers of the device, or (as in the published artifact, which
+    simulates one block) only of the simulated ones."""
 
 
 class SimulationConfig(Section):
     """How a run is carried out."""
 
-    layers: PositiveInt = 3
-    """Decoder layers simulated in full; the steady-state layer is multiplied to model.layers."""
+    layers: PositiveInt = 2
+    """Decoder layers simulated in full; the steady-state layer is multiplied to the layers of one device."""
     watchdog_cycles: PositiveInt = 100_000_000
     """A run in which nothing completes for this long is stopped and the blocked component named."""
 

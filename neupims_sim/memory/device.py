@@ -175,6 +175,24 @@ class CommandDevice:
         self._enqueue(item, kind, touched, begin[touched], end[touched])
         return item
 
+    def submit_channel_transfer(self, kind: int, channel: int, address: int, size_bytes: int) -> int:
+        """Like :meth:`submit_transfer`, for consecutive bytes of one channel; ``address`` counts that channel's own bytes."""
+        organization = self.spec.config.organization
+        if not 0 <= channel < organization.channels or size_bytes <= 0 or address < 0:
+            raise InputError(f"transfer of {size_bytes} B at {address:#x} of channel {channel} does not exist")
+        if address + size_bytes > organization.channel_bytes:
+            raise InputError(
+                f"memory {self.spec.config.name!r}: {size_bytes} B at {address:#x} lie beyond the channel's "
+                f"{organization.channel_bytes} B"
+            )
+        burst = self.address.burst_bytes
+        begin, end = address // burst, -(-(address + size_bytes) // burst)
+        touched = np.array([channel])
+        item = self._new_item(kind, touched)
+        self.channels["left"][channel, item] = end - begin
+        self._enqueue(item, kind, touched, np.array([begin]), np.array([end]))
+        return item
+
     def submit_programs(
         self, programs: Mapping[int, PimProgram], release: Mapping[int, Int64Array] | None = None
     ) -> int:

@@ -2,7 +2,7 @@
 
 from neupims_sim.npu.sharing import Part, SharedGemm, share_gemm, sharing_policies
 from neupims_sim.npu.systolic import Gemm, Occupancy, array_occupancy, utilization
-from neupims_sim.npu.vector import Recipe, vector_cycles, vector_recipes
+from neupims_sim.npu.vector import Recipe, softmax_occupancy, vector_cycles, vector_recipes
 
 __all__ = [
     "Gemm",
@@ -13,6 +13,7 @@ __all__ = [
     "array_occupancy",
     "share_gemm",
     "sharing_policies",
+    "softmax_occupancy",
     "utilization",
     "vector_cycles",
     "vector_recipes",

@@ -74,6 +74,16 @@ def vector_cycles(op: str, config: VectorConfig, *, rows: int, width: int) -> in
     return rows_per_unit * row + config.pipeline_latency_cycles
 
 
+def softmax_occupancy(config: VectorConfig, *, rows: int, width: int) -> tuple[int, int]:
+    """(cycles that the vector units are taken, further cycles to the result) of a softmax over [rows, width].
+
+    ``asplos24``: the rows start one per cycle, and each takes 2 a + 3 v on 2 x width elements (it counts bytes).
+    """
+    if config.cost_model == "asplos24":
+        return rows, asplos24_cycles(vector_recipes["softmax"], config.lanes, rows=1, width=2 * width)
+    return vector_cycles("softmax", config, rows=rows, width=width), 0
+
+
 def asplos24_cycles(recipe: Recipe, lanes: int, *, rows: int, width: int) -> int:
     """Cycles as the public artifact of NeuPIMs (ASPLOS 2024) charges them.
 

@@ -1,6 +1,6 @@
 """Which memory channel holds a request's K and V, and therefore computes its attention.
 
-A policy is a function ``(context_tokens, loads, channels, capacity_tokens) -> channel of each request`` registered
+A policy is a function ``(context_tokens, loads, channels, rows, room) -> channel of each request`` registered
 under a name; :func:`check_channel_assignment` tells its author whether it keeps the contract.
 """
 
@@ -27,7 +27,8 @@ class ChannelAssignment(Protocol):
     context_tokens: int64 [B].
     loads: float64 [B], estimated PIM cycles of each request (:func:`load_estimate`).
     channels: channels to choose from.
-    capacity_tokens: tokens that one channel can hold; None: no limit.
+    rows: int64 [B], PIM rows that each request's K and V take in a channel; None: no limit.
+    room: PIM rows free in each channel.
 
     Returns
     -------
@@ -35,7 +36,7 @@ class ChannelAssignment(Protocol):
     """
 
     def __call__(
-        self, context_tokens: IntArray, loads: FloatArray, channels: int, capacity_tokens: int | None = None
+        self, context_tokens: IntArray, loads: FloatArray, channels: int, rows: IntArray | None = None, room: int = 0
     ) -> IntArray: ...
 
 
@@ -60,49 +61,49 @@ def load_estimate(
 
 @CHANNEL_ASSIGNMENTS.register("round_robin")
 def round_robin(
-    context_tokens: IntArray, loads: FloatArray, channels: int, capacity_tokens: int | None = None
+    context_tokens: IntArray, loads: FloatArray, channels: int, rows: IntArray | None = None, room: int = 0
 ) -> IntArray:
     """Each request to the next channel in turn that has room."""
-    free = _free_tokens(channels, capacity_tokens)
+    rows = np.zeros_like(context_tokens) if rows is None else rows
+    free = np.full(channels, room)
     assigned = np.zeros(len(context_tokens), np.int64)
     turn = 0
-    for request, tokens in enumerate(context_tokens):
+    for request in range(len(context_tokens)):
         order = (turn + np.arange(channels)) % channels
-        assigned[request] = _take(free, order, int(tokens), capacity_tokens)
+        assigned[request] = _take(free, order, int(rows[request]), room)
         turn = (int(assigned[request]) + 1) % channels
     return assigned
 
 
 @CHANNEL_ASSIGNMENTS.register("gmlbp")
-def gmlbp(context_tokens: IntArray, loads: FloatArray, channels: int, capacity_tokens: int | None = None) -> IntArray:
+def gmlbp(
+    context_tokens: IntArray, loads: FloatArray, channels: int, rows: IntArray | None = None, room: int = 0
+) -> IntArray:
     """Greedy min-load bin packing (NeuPIMs Algorithm 2): longest first, each to the least-loaded channel with room.
 
     Ties go to the earlier request and the lowest channel.
     """
-    free = _free_tokens(channels, capacity_tokens)
+    rows = np.zeros_like(context_tokens) if rows is None else rows
+    free = np.full(channels, room)
     channel_load = np.zeros(channels)
     assigned = np.zeros(len(context_tokens), np.int64)
     for request in np.argsort(-context_tokens, kind="stable"):
         order = np.argsort(channel_load, kind="stable")
-        assigned[request] = _take(free, order, int(context_tokens[request]), capacity_tokens)
+        assigned[request] = _take(free, order, int(rows[request]), room)
         channel_load[assigned[request]] += loads[request]
     return assigned
 
 
-def _free_tokens(channels: int, capacity_tokens: int | None) -> FloatArray:
-    return np.full(channels, np.inf if capacity_tokens is None else float(capacity_tokens))
-
-
-def _take(free: FloatArray, order: IntArray, tokens: int, capacity_tokens: int | None) -> int:
-    """The first channel in ``order`` with room for ``tokens``, which it then holds."""
-    room = free[order] >= tokens
-    if not room.any():
+def _take(free: IntArray, order: IntArray, rows: int, room: int) -> int:
+    """The first channel in ``order`` with ``rows`` free, which it then holds."""
+    fits = free[order] >= rows
+    if not fits.any():
         raise InputError(
-            f"a request of {tokens} tokens fits in no channel: each of the {len(free)} holds {capacity_tokens} tokens, "
-            f"and the emptiest has room for {free.max():.0f}"
+            f"the batch does not fit: a request needs {rows} PIM rows, each of the {len(free)} channels holds {room}, and "
+            f"the emptiest has {free.max()} left; use fewer requests, more channels or more devices"
         )
-    channel = int(order[room.argmax()])
-    free[channel] -= tokens
+    channel = int(order[fits.argmax()])
+    free[channel] -= rows
     return channel
 
 
@@ -112,12 +113,12 @@ def check_channel_assignment(policy: ChannelAssignment, seed: int = 0) -> None:
     for batch, channels in [(0, 4), (1, 1), (3, 8), (64, 32), (65, 4), (512, 32)]:
         tokens = random.integers(1, 2049, batch)
         loads: FloatArray = tokens.astype(np.float64) * 40
-        capacity = int(tokens.sum()) // channels + 2048
-        for limit in (None, capacity):
-            assigned = policy(tokens.copy(), loads.copy(), channels, limit)
+        rows, room = tokens // 8, int(tokens.sum()) // (8 * channels) + 256
+        for limit in (None, rows):
+            assigned = policy(tokens.copy(), loads.copy(), channels, limit, room)
             assert assigned.shape == (batch,), f"{batch} requests, but channels of shape {assigned.shape}"
             assert np.issubdtype(assigned.dtype, np.integer), f"channels must be integers, not {assigned.dtype}"
             assert ((assigned >= 0) & (assigned < channels)).all(), f"channels must lie in [0, {channels}): {assigned}"
-            assert (assigned == policy(tokens, loads, channels, limit)).all(), "the same batch, other channels"
-        held = np.bincount(assigned, weights=tokens, minlength=channels)
-        assert (held <= capacity).all(), f"a channel of {capacity} tokens was given {held.max():.0f}"
+            assert (assigned == policy(tokens, loads, channels, limit, room)).all(), "the same batch, other channels"
+        held = np.bincount(assigned, weights=rows, minlength=channels)
+        assert (held <= room).all(), f"a channel of {room} rows was given {held.max():.0f}"

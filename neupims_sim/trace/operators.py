@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -38,6 +39,11 @@ class Tensor:
     shape: tuple[int, ...]
     dtype: str = "float16"
     role: Role = "activation"
+
+    @property
+    def whole(self) -> str:
+        """Name of the tensor of which this one is a view: ``qkv`` for ``qkv.q[3]``."""
+        return re.split(r"[.\[]", self.name, maxsplit=1)[0]
 
     @property
     def elements(self) -> int:

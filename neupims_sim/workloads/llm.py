@@ -7,7 +7,6 @@ norms and residual additions on every device.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from typing import Any, Literal
 
@@ -249,17 +248,17 @@ class _LlmTrace:
     ) -> None:
         """Append an operator; ``repeat`` None means once per layer."""
         number = len(self.operators)
-        deps = {producer for tensor in inputs for producer in self._producers_of(tensor.name)}
+        deps = {producer for tensor in inputs for producer in self._producers_of(tensor)}
         repeat = self._model.layers if repeat is None else repeat
         self.operators.append(
             Operator(number, name, op, inputs, outputs, tuple(sorted(deps)), repeat, request, attrs or {})
         )
-        for key in {name for tensor in outputs for name in (tensor.name, _whole(tensor.name))}:
+        for key in {name for tensor in outputs for name in (tensor.name, tensor.whole)}:
             self._producers[key].append(number)
 
-    def _producers_of(self, name: str) -> list[int]:
+    def _producers_of(self, tensor: Tensor) -> list[int]:
         """Operators that wrote exactly this tensor, else those that wrote any part of the whole it is a view of."""
-        return self._producers.get(name) or self._producers.get(_whole(name), [])
+        return self._producers.get(tensor.name) or self._producers.get(tensor.whole, [])
 
     def _weight(self, name: str, *shape: int) -> Tensor:
         return self._tensor(name, shape, "weight")
@@ -267,7 +266,3 @@ class _LlmTrace:
     def _tensor(self, name: str, shape: tuple[int, ...], role: Role) -> Tensor:
         return Tensor(name, shape, self._dtype, role)
 
-
-def _whole(name: str) -> str:
-    """The tensor of which ``name`` is a view: ``qkv`` for ``qkv.q[3]``."""
-    return re.split(r"[.\[]", name, maxsplit=1)[0]

@@ -1,0 +1,180 @@
+"""The NPU in a simulation: systolic arrays, vector units, scratchpad and DMA as SimPy resources.
+
+A GEMM is a pipeline of tile steps. The loader takes operators in program order and runs ahead of the arrays as far as the
+scratchpad has room, so that the next tile (or the next operator's weights) arrives while the current one computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import simpy
+
+from neupims_sim.config.schema import NpuConfig
+
+SimEvent = simpy.events.Event
+Process = Generator[SimEvent, Any, None]
+Int64Array = npt.NDArray[np.int64]
+
+READ, WRITE = 0, 1
+
+
+class Memory(Protocol):
+    """What the NPU needs of a memory."""
+
+    def transfer(self, kind: int, address: int, size_bytes: int) -> SimEvent: ...
+
+
+class TileSteps(Protocol):
+    """Tile steps of a GEMM in execution order, one entry per step."""
+
+    @property
+    def activation_bytes(self) -> Int64Array: ...
+    @property
+    def weight_bytes(self) -> Int64Array: ...
+    @property
+    def compute_cycles(self) -> Int64Array: ...
+    @property
+    def store_bytes(self) -> Int64Array: ...
+
+
+class Region:
+    """Consecutive bytes of memory that are read or written piece by piece, from the start again when the end is reached."""
+
+    def __init__(self, address: int, size_bytes: int, granule: int = 64) -> None:
+        self.address = address
+        self.size_bytes = max(size_bytes, granule)
+        self._granule = granule
+        self._at = 0
+
+    def take(self, size_bytes: int) -> tuple[int, int]:
+        """(address, bytes) of the next piece, widened to whole granules."""
+        size = min(-(-size_bytes // self._granule) * self._granule, -(-self.size_bytes // self._granule) * self._granule)
+        if self._at + size > self.size_bytes:
+            self._at = 0
+        start = self._at
+        self._at += size
+        return self.address + start, size
+
+
+BusyObserver = Callable[[str, str, int, int], None]
+"""Called with (lane, name, start cycle, end cycle) for every piece of work."""
+
+
+class Npu:
+    """Systolic arrays and vector units that share a scratchpad and a DMA to memory.
+
+    Parameters
+    ----------
+    observe: told about every busy interval; utilization and timelines subscribe here.
+    """
+
+    def __init__(self, env: simpy.Environment, config: NpuConfig, memory: Memory, observe: BusyObserver) -> None:
+        self.env = env
+        self.config = config
+        self._memory = memory
+        self._observe = observe
+        self._arrays = simpy.Resource(env)
+        self._vector = simpy.Resource(env)
+        self._loader = simpy.Resource(env)
+        self._scratchpad = simpy.Container(env, capacity=config.scratchpad_bytes, init=config.scratchpad_bytes)
+
+    def transfer(self, kind: int, address: int, size_bytes: int, name: str) -> SimEvent:
+        """A DMA transfer; the event fires when it is done."""
+        return self.env.process(self._dma(kind, address, size_bytes, name))
+
+    def _dma(self, kind: int, address: int, size_bytes: int, name: str) -> Process:
+        start = int(self.env.now)
+        if self.config.dma_transfer_latency_cycles:
+            yield self.env.timeout(self.config.dma_transfer_latency_cycles)
+        yield self._memory.transfer(kind, address, size_bytes)
+        self._observe("DMA read" if kind == READ else "DMA write", name, start, int(self.env.now))
+
+    def gemm(
+        self,
+        name: str,
+        steps: TileSteps,
+        *,
+        weights: Region,
+        activations: Region,
+        output: Region,
+        ready: SimEvent,
+    ) -> Process:
+        """Run a GEMM; ends when the last output is stored.
+
+        ``ready`` fires when the activations are there (in DRAM or in the scratchpad); weights do not wait for it.
+        """
+        count = len(steps.compute_cycles)
+        loaded = simpy.Store(self.env)
+        with self._loader.request() as turn:
+            yield turn
+            computing = self.env.process(self._compute(name, steps, loaded, output, ready))
+            for step in range(count):
+                weight, activation = int(steps.weight_bytes[step]), int(steps.activation_bytes[step])
+                room = min(weight + activation, self.config.scratchpad_bytes)
+                if room:
+                    yield self._scratchpad.get(room)
+                arrivals = []
+                if weight:
+                    arrivals.append(self.transfer(READ, *weights.take(weight), name))
+                if activation:
+                    if not ready.processed:
+                        yield ready
+                    arrivals.append(self.transfer(READ, *activations.take(activation), name))
+                yield loaded.put((step, arrivals, room))
+        yield computing
+
+    def _compute(
+        self, name: str, steps: TileSteps, loaded: simpy.Store, output: Region, ready: SimEvent
+    ) -> Process:
+        stores: list[SimEvent] = []
+        for _ in range(len(steps.compute_cycles)):
+            step, arrivals, room = yield loaded.get()
+            if not ready.processed:
+                yield ready
+            yield self.env.all_of(arrivals)
+            yield from self._hold(self._arrays, "systolic arrays", name, int(steps.compute_cycles[step]))
+            if room:
+                yield self._scratchpad.put(room)
+            size = int(steps.store_bytes[step])
+            if size:
+                stores.append(self.transfer(WRITE, *output.take(size), name))
+        yield self.env.all_of(stores)
+
+    def vector(
+        self,
+        name: str,
+        cycles: int,
+        *,
+        loads: Sequence[tuple[Region, int]] = (),
+        stores: Sequence[tuple[Region, int]] = (),
+        ready: SimEvent,
+        chunks: int = 8,
+    ) -> Process:
+        """Run a vector operator over its data in ``chunks``: load, compute and store overlap. Ends when all is stored."""
+        if not ready.processed:
+            yield ready
+        total = sum(size for _, size in (*loads, *stores))
+        chunks = max(1, min(chunks, total // 4096)) if total else 1
+        arrivals = [
+            [self.transfer(READ, *region.take(-(-size // chunks)), name) for region, size in loads] for _ in range(chunks)
+        ]
+        written: list[SimEvent] = []
+        for chunk in range(chunks):
+            yield self.env.all_of(arrivals[chunk])
+            share = cycles * (chunk + 1) // chunks - cycles * chunk // chunks
+            yield from self._hold(self._vector, "vector units", name, share)
+            written += [self.transfer(WRITE, *region.take(-(-size // chunks)), name) for region, size in stores]
+        yield self.env.all_of(written)
+
+    def _hold(self, unit: simpy.Resource, lane: str, name: str, cycles: int) -> Process:
+        if cycles == 0:
+            return
+        with unit.request() as turn:
+            yield turn
+            start = int(self.env.now)
+            yield self.env.timeout(cycles)
+            self._observe(lane, name, start, int(self.env.now))

@@ -1,0 +1,83 @@
+"""What one run yields, and how it is written to a run directory."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+from neupims_sim.config import Config, config_hash, dump_config
+from neupims_sim.simulation.machine import Observations, OperatorRecord
+
+
+@dataclass(frozen=True)
+class Result:
+    """One simulated iteration of a batch; every metric is defined in ``docs/metrics.md``."""
+
+    cycles: int
+    seconds: float
+    throughput_tokens_per_s: float
+    batch_size: int
+    utilization: Mapping[str, float]
+    traffic_bytes: Mapping[str, int]
+    commands: Mapping[str, int]
+    block_cycles: int
+    stages: Mapping[str, int]
+    interleaving: str
+    layers: int
+    simulated_layers: int
+    simulated_cycles: int
+    mean_context_tokens: float
+    config_hash: str
+    observations: Observations = field(repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``result.json``."""
+        values = {key: value for key, value in vars(self).items() if key != "observations"}
+        return {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+def write_run(result: Result, config: Config, directory: Path, wall_seconds: float) -> None:
+    """Write config.yaml, result.json, operators.csv and provenance.json; each file appears whole or not at all."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_file(directory / "config.yaml", lambda file: file.write(dump_config(config)))
+    write_file(directory / "result.json", lambda file: file.write(json.dumps(result.to_json(), indent=2) + "\n"))
+
+    def operators(file: IO[str]) -> None:
+        writer = csv.DictWriter(file, list(OperatorRecord.__dataclass_fields__), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(record) for record in result.observations.operators)
+
+    write_file(directory / "operators.csv", operators)
+    provenance = {
+        "neupims_sim": version("neupims-sim"),
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "numba": version("numba"),
+        "simpy": version("simpy"),
+        "seed": config.seed,
+        "config_hash": config_hash(config),
+        "wall_seconds": round(wall_seconds, 3),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command_line": sys.argv,
+    }
+    write_file(directory / "provenance.json", lambda file: file.write(json.dumps(provenance, indent=2) + "\n"))
+
+
+def write_file(path: Path, write: Callable[[IO[str]], object]) -> None:
+    """Write a text file under a temporary name, then rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", newline="") as file:
+            write(file)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,280 @@
+"""One run: build the device, let the sub-batches pass through a few layers, and scale to the whole model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import simpy
+
+from neupims_sim.config import Config, config_hash
+from neupims_sim.errors import InputError
+from neupims_sim.mapping.pim_attention import AttentionLayout
+from neupims_sim.mapping.placement import PlacedRequest, Placement
+from neupims_sim.memory.device import Counters
+from neupims_sim.memory.models import MemoryModel, SimulationStalled, build_memory
+from neupims_sim.npu.device import Npu
+from neupims_sim.scheduling.channels import CHANNEL_ASSIGNMENTS, load_estimate
+from neupims_sim.scheduling.interleaving import FEWEST_LAYERS, INTERLEAVINGS, resolve_interleaving
+from neupims_sim.scheduling.partition import PARTITIONS
+from neupims_sim.simulation.machine import Observations, Phases, SubBatchRun
+from neupims_sim.simulation.result import Result
+from neupims_sim.trace import Trace
+from neupims_sim.workloads import RequestBatch, generate_llm, request_batch
+
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of the counters at a moment between two identical layers."""
+
+    cycle: int
+    counters: Counters
+    npu_macs: int
+    pim_macs: int
+
+
+@dataclass
+class RunRecorder:
+    """Collects stages and snapshots."""
+
+    env: simpy.Environment
+    memory: MemoryModel
+    seen: Observations
+    marks: list[Snapshot] = field(default_factory=list)
+
+    def stage(self, name: str, start: int, end: int) -> None:
+        """A stage has ended."""
+        self.seen.stages.append((name, start, end))
+
+    def mark(self) -> None:
+        """A steady-state layer begins or ends here."""
+        self.marks.append(
+            Snapshot(int(self.env.now), self.memory.counters(), self.seen.npu_macs, self.seen.pim_macs)
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The requests of one micro-batch on one device."""
+
+    contexts: Int64Array
+    channels: Int64Array
+    """All 0 where attention runs on the NPU."""
+    sub_batch: Int64Array
+
+
+def simulate(config: Config) -> Result:
+    """Simulate one iteration of the configured batch.
+
+    Raises
+    ------
+    InputError: the configuration cannot be simulated (a batch that does not fit, unknown policies, ...).
+    SimulationStalled: nothing can make progress (INV-8).
+    """
+    if config.workload.phase != "decode":
+        raise InputError(f"workload.phase={config.workload.phase!r} can be traced but not simulated yet; allowed: decode")
+    whole = request_batch(config.workload, config.seed)
+    requests = _micro_batch(whole, config.parallel.pipeline)
+    layers = config.model.layers // config.parallel.pipeline
+    on_pim = config.attention_on == "pim"
+    interleaving = resolve_interleaving(
+        config.scheduling.interleaving, len(requests.context_tokens), config.scheduling.auto_min_batch, on_pim
+    )
+    policy = INTERLEAVINGS[interleaving]
+    simulated = min(layers, max(config.simulation.layers, FEWEST_LAYERS.get(interleaving, 2)))
+    layout = _layout(config) if on_pim else None
+
+    env = simpy.Environment()
+    memory = build_memory(
+        env,
+        config.memory,
+        preset=config.preset,
+        clock_ghz=config.clock_ghz,
+        watchdog_cycles=config.simulation.watchdog_cycles,
+    )
+    seen = Observations()
+    npu = Npu(env, config.npu, memory, lambda *work: seen.busy.append(work))
+    traces, batch, placement = _prepare(config, requests, layout, layers, simulated, interleaving)
+    runs = [
+        SubBatchRun(index, config, env, memory, npu, phases, placement, layout, members, batch.channels[members], seen)
+        for index, (phases, members) in enumerate(traces)
+    ]
+    recorder = RunRecorder(env, memory, seen)
+    done = env.process(policy(env, runs, simulated, recorder))
+    try:
+        env.run(until=done)
+    except RuntimeError as error:
+        if isinstance(error, SimulationStalled) or "No scheduled events left" not in str(error):
+            raise
+        raise SimulationStalled(f"at cycle {env.now} no event is left, but {interleaving} has not finished") from None
+    return _result(config, requests, interleaving, layers, simulated, int(env.now), recorder, len(whole.context_tokens))
+
+
+def _micro_batch(whole: RequestBatch, pipeline: int) -> RequestBatch:
+    """The first of ``pipeline`` equal micro-batches: in steady state each stage of the pipeline works on one."""
+    size = -(-len(whole.context_tokens) // pipeline)
+    channels = whole.channels
+    return RequestBatch(whole.context_tokens[:size], None if channels is None else channels[:size])
+
+
+def _layout(config: Config) -> AttentionLayout:
+    shards = config.parallel.tensor
+    return AttentionLayout.on(
+        config.memory,
+        config.model.kv_heads // shards,
+        config.model.head_size,
+        config.model.heads // config.model.kv_heads,
+        config.npu.element_bytes,
+    )
+
+
+def _prepare(
+    config: Config,
+    requests: RequestBatch,
+    layout: AttentionLayout | None,
+    layers: int,
+    simulated: int,
+    interleaving: str,
+) -> tuple[list[tuple[Phases, Int64Array]], Batch, Placement]:
+    """Assign channels and sub-batches, generate a trace per sub-batch, and place all tensors."""
+    contexts = np.asarray(requests.context_tokens, dtype=np.int64)
+    everything = np.arange(len(contexts))
+    whole = Phases.of(_trace(config, contexts))
+    kv_layers = layers if config.mapping.kv_capacity == "all_layers" else simulated
+    block_weights = sum(whole.weights().values())
+    tensors = {f"{layer}.{name}": size for layer in range(simulated) for name, size in whole.weights().items()}
+    reserved = (kv_layers - simulated) * block_weights
+    if layout is None:
+        channels = np.zeros_like(contexts)
+        cache = int(contexts.sum()) * 2 * (config.model.kv_heads // config.parallel.tensor) * config.model.head_size
+        reserved += kv_layers * cache * config.npu.element_bytes
+    else:
+        channels = _channels(config, requests, layout, kv_layers, sum(tensors.values()) + reserved, whole)
+    sub_batch = np.zeros_like(contexts)
+    if interleaving != "off" and len(contexts) > 1:
+        loads = np.zeros(len(contexts)) if layout is None else _loads(config, layout, contexts)
+        sub_batch = PARTITIONS[config.scheduling.partition](channels, loads)
+    groups = [everything[sub_batch == index] for index in range(2 if interleaving != "off" else 1)]
+    if any(len(group) == 0 for group in groups):
+        raise InputError(f"scheduling.interleaving={interleaving} needs at least two requests, not {len(contexts)}")
+    phases = [Phases.of(_trace(config, contexts[group])) for group in groups]
+    for index, (part, group) in enumerate(zip(phases, groups, strict=True)):
+        tensors |= {f"{index}.{name}": size for name, size in part.activations().items()}
+        heads = config.model.heads // config.parallel.tensor
+        tensors[f"{index}.logits"] = int(contexts[group].sum()) * heads * config.npu.element_bytes
+        if layout is None:
+            kv_heads = config.model.kv_heads // config.parallel.tensor
+            row = 2 * kv_heads * config.model.head_size * config.npu.element_bytes
+            tensors[f"{index}.kv_cache"] = int(contexts[group].sum()) * row
+            reserved -= tensors[f"{index}.kv_cache"]
+    placed = (
+        [PlacedRequest(int(c), int(t)) for c, t in zip(channels, contexts, strict=True)] if layout is not None else []
+    )
+    placement = Placement(config.memory.organization, tensors, reserved, layout, placed, kv_layers)
+    return list(zip(phases, groups, strict=True)), Batch(contexts, channels, sub_batch), placement
+
+
+def _trace(config: Config, contexts: Int64Array) -> Trace:
+    return generate_llm(config.model, contexts, tensor_parallel=config.parallel.tensor, seed=config.seed)
+
+
+def _loads(config: Config, layout: AttentionLayout, contexts: Int64Array) -> npt.NDArray[np.float64]:
+    scheduling = config.scheduling
+    return load_estimate(layout, contexts, scheduling.load_gwrite_cycles, scheduling.load_tile_cycles)
+
+
+def _channels(
+    config: Config, requests: RequestBatch, layout: AttentionLayout, kv_layers: int, linear_bytes: int, whole: Phases
+) -> Int64Array:
+    """Channels from the request file, else by the configured policy."""
+    organization = config.memory.organization
+    contexts = np.asarray(requests.context_tokens, dtype=np.int64)
+    if requests.channels is not None:
+        channels = np.asarray(requests.channels, dtype=np.int64)
+        if len(channels) and channels.max() >= organization.channels:
+            raise InputError(
+                f"workload.requests={config.workload.requests!r}: ch_idx {channels.max()} does not exist; "
+                f"allowed: 0 to {organization.channels - 1}"
+            )
+        return channels
+    activations = 2 * sum(whole.activations().values())
+    row_slice = organization.channels * organization.banks * organization.row_bytes
+    vectors = [layout.query_rows + layout.probability_rows(int(tokens)) for tokens in contexts]
+    caches = [layout.key_rows(int(tokens)) + layout.value_rows(int(tokens)) for tokens in contexts]
+    rows = np.array(vectors, dtype=np.int64) + kv_layers * np.array(caches, dtype=np.int64)
+    room = organization.rows - -(-(linear_bytes + activations) // row_slice) - 8
+    assign = CHANNEL_ASSIGNMENTS[config.scheduling.channel_assignment]
+    return assign(contexts, _loads(config, layout, contexts), organization.channels, rows, max(0, room))
+
+
+def _result(
+    config: Config,
+    requests: RequestBatch,
+    interleaving: str,
+    layers: int,
+    simulated: int,
+    end: int,
+    recorder: RunRecorder,
+    batch_size: int,
+) -> Result:
+    first, last = recorder.marks[0], recorder.marks[-1]
+    periods = max(1, len(recorder.marks) - 1)
+    block = (last.cycle - first.cycle) / periods
+    cycles = end + round((layers - simulated) * block)
+    seconds = cycles / (config.clock_ghz * 1e9)
+    tokens = len(requests.context_tokens)
+    stages: dict[str, int] = {}
+    for name, start, stop in recorder.seen.stages:
+        stages[name] = stop - start  # the last of its kind: steady state
+    return Result(
+        cycles=cycles,
+        seconds=seconds,
+        throughput_tokens_per_s=tokens / seconds,
+        batch_size=batch_size,
+        utilization=_utilization(config, first, last),
+        traffic_bytes=_per_layer_traffic(config, first.counters, last.counters, periods),
+        commands={
+            name: round((last.counters.commands[name] - count) / periods)
+            for name, count in first.counters.commands.items()
+        },
+        block_cycles=round(block),
+        stages=stages,
+        interleaving=interleaving,
+        layers=layers,
+        simulated_layers=simulated,
+        simulated_cycles=end,
+        mean_context_tokens=float(np.mean(requests.context_tokens)),
+        config_hash=config_hash(config),
+        observations=recorder.seen,
+    )
+
+
+def _utilization(config: Config, first: Snapshot, last: Snapshot) -> dict[str, float]:
+    """Shares of the peak in the steady-state window (docs/metrics.md)."""
+    cycles = max(1, last.cycle - first.cycle)
+    organization, systolic = config.memory.organization, config.npu.systolic
+    memory_cycles = cycles * organization.clock_ghz / config.clock_ghz
+    slots = organization.channels * memory_cycles
+    before, after = first.counters, last.counters
+    bursts = after.reads + after.writes - before.reads - before.writes
+    dot_cycles = config.memory.timing.get("tDOT", 0)
+    return {
+        "npu": (last.npu_macs - first.npu_macs) / (cycles * systolic.arrays * systolic.rows * systolic.columns),
+        "pim": (after.dot_products - before.dot_products) * dot_cycles / slots,
+        "bandwidth": bursts * organization.burst_cycles / slots,
+        "pim_busy": (after.pim_busy_cycles - before.pim_busy_cycles) / slots,
+    }
+
+
+def _per_layer_traffic(config: Config, before: Counters, after: Counters, periods: int) -> dict[str, int]:
+    organization, pim = config.memory.organization, config.memory.pim
+    dot_bytes = organization.banks * pim.multipliers_per_bank * config.npu.element_bytes
+    return {
+        "read": (after.reads - before.reads) * organization.burst_bytes // periods,
+        "write": (after.writes - before.writes) * organization.burst_bytes // periods,
+        "pim_internal": (after.dot_products - before.dot_products) * dot_bytes // periods,
+    }
+
