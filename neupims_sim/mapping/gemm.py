@@ -28,6 +28,7 @@ from neupims_sim.npu import Gemm, share_gemm, utilization
 from neupims_sim.npu.systolic import ceil_div
 
 Kept = Literal["activation", "weight", "nothing"]
+Loops = Literal["least_traffic", "token_blocks"]
 IntArray = NDArray[np.int64]
 
 _STEP_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -105,6 +106,7 @@ class _Job(NamedTuple):
     bandwidth: float
     activation_on_chip: bool
     output_on_chip: bool
+    loops: Loops = "least_traffic"
 
 
 class _Tiling(NamedTuple):
@@ -123,6 +125,7 @@ def plan_gemm(
     bandwidth_bytes_per_cycle: float,
     activation_on_chip: bool = False,
     output_on_chip: bool = False,
+    loops: Loops = "least_traffic",
 ) -> GemmPlan:
     """Plan an [m, k] x [k, n] product on all arrays of the NPU.
 
@@ -133,13 +136,16 @@ def plan_gemm(
     ``activation_on_chip``: the whole [m, k] matrix already lies in the scratchpad. ``output_on_chip``: the [m, n] result
     stays there (in the element format) and is not stored. Both take their space from the tiles.
 
+    ``loops: token_blocks`` is the loop nest of the published artifact instead: blocks of tokens as wide as the array
+    outermost, all weights loaded during the first of them and kept, so that only that one overlaps with the load.
+
     Raises InputError when a dimension is not positive or not even one R x C block fits.
     """
     if min(m, k, n) < 1:
         raise InputError(f"GEMM {m} x {k} x {n}: every dimension must be at least 1")
     if not bandwidth_bytes_per_cycle > 0:
         raise InputError(f"bandwidth_bytes_per_cycle={bandwidth_bytes_per_cycle} must be > 0")
-    return _plan(_Job(Gemm(m, k, n), npu, bandwidth_bytes_per_cycle, activation_on_chip, output_on_chip))
+    return _plan(_Job(Gemm(m, k, n), npu, bandwidth_bytes_per_cycle, activation_on_chip, output_on_chip, loops))
 
 
 def fits_on_chip(
@@ -152,6 +158,8 @@ def fits_on_chip(
 
 @functools.lru_cache(maxsize=4096)
 def _plan(job: _Job) -> GemmPlan:
+    if job.loops == "token_blocks":
+        return _expand(_token_block_tiling(job), job)
     tilings = _least_traffic(job)
     cost = _CostModel(job)
     estimates = {tiling: cost.estimate(tiling) for tiling in tilings}
@@ -246,6 +254,17 @@ def _least_traffic(job: _Job) -> list[_Tiling]:
     best = {(tiling.tile.m, tiling.tile.n): tiling.kept for tiling in feasible if _traffic(tiling, job) == least}
     wider = (_Tiling(Gemm(m, k, n), kept) for (m, n), kept in best.items() for k in ks)
     return [tiling for tiling in wider if _fits(tiling, job)]
+
+
+def _token_block_tiling(job: _Job) -> _Tiling:
+    """One block of tokens and of k at a time against the widest panel of weights that fits."""
+    block, smallest = _granularity(job.npu), _smallest_tile(job)
+    widths = sorted({min(job.gemm.n, width) for width in range(block.n, job.gemm.n + block.n, block.n)}, reverse=True)
+    for width in widths:
+        tiling = _Tiling(Gemm(smallest.m, smallest.k, width), "weight")
+        if _fits(tiling, job):
+            return tiling
+    return _least_traffic(job)[0]  # not even one block of columns stays: the general search says so, or finds a way
 
 
 class _Pieces(NamedTuple):

@@ -138,6 +138,7 @@ def map_gemm(operator: Operator, context: PhaseContext) -> Work:
         bandwidth_bytes_per_cycle=context.bandwidth_bytes_per_cycle,
         activation_on_chip=held,
         output_on_chip=output_on_chip,
+        loops=context.mapping.gemm_loops,
     )
     total = plan.total_store_bytes
     wanted = operator.outputs[0].bytes if context.output_stored or not output_on_chip else 0

@@ -208,6 +208,7 @@ class CommandMemory(MemoryModel):
             if self.env.peek() != float("inf"):
                 limit = min(limit, int(self.env.peek() * memory_ghz / self.clock_ghz))
             time, done = self._device.advance(limit)
+            finished = [self._waiting.pop(item) for item in done]  # now: the device may give their numbers to others
             if done:
                 last_progress = time
             elif time - last_progress >= self.watchdog_cycles:
@@ -218,8 +219,8 @@ class CommandMemory(MemoryModel):
             delay = convert_cycles(time, memory_ghz, self.clock_ghz) - int(self.env.now)
             if delay > 0:
                 yield self.env.timeout(delay)
-            for item in done:
-                self._waiting.pop(item).succeed()
+            for event in finished:
+                event.succeed()
             while self._backlog and len(self._waiting) < MAX_ITEMS - 1:
                 start, event = self._backlog.popleft()
                 self._catch_up()
