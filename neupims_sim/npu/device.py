@@ -79,7 +79,7 @@ class Npu:
         self._observe = observe
         self._arrays = simpy.Resource(env)
         self._vector = simpy.Resource(env)
-        self._loader = simpy.Resource(env)
+        self._loader = simpy.PriorityResource(env)
         self._scratchpad = simpy.Container(env, capacity=config.scratchpad_bytes, init=config.scratchpad_bytes)
 
     def transfer(self, kind: int, address: int, size_bytes: int, name: str) -> SimEvent:
@@ -102,14 +102,16 @@ class Npu:
         activations: Region,
         output: Region,
         ready: SimEvent,
+        priority: int = 0,
     ) -> Process:
         """Run a GEMM; ends when the last output is stored.
 
         ``ready`` fires when the activations are there (in DRAM or in the scratchpad); weights do not wait for it.
+        Of the operators that wait for the NPU, the one with the lowest ``priority`` goes first, then the oldest.
         """
         count = len(steps.compute_cycles)
         loaded = simpy.Store(self.env)
-        with self._loader.request() as turn:
+        with self._loader.request(priority=priority) as turn:
             yield turn
             computing = self.env.process(self._compute(name, steps, loaded, output, ready))
             for step in range(count):

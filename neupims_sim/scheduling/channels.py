@@ -63,12 +63,22 @@ def load_estimate(
 def round_robin(
     context_tokens: IntArray, loads: FloatArray, channels: int, rows: IntArray | None = None, room: int = 0
 ) -> IntArray:
-    """Each request to the next channel in turn that has room."""
+    """Each request to the next channel in turn that has room.
+
+    Where that leaves no channel for a request, the whole batch is dealt out again with the largest requests first.
+    """
     rows = np.zeros_like(context_tokens) if rows is None else rows
+    try:
+        return _in_turn(np.arange(len(rows)), rows, channels, room)
+    except InputError:
+        return _in_turn(np.argsort(-rows, kind="stable"), rows, channels, room)
+
+
+def _in_turn(requests: IntArray, rows: IntArray, channels: int, room: int) -> IntArray:
     free = np.full(channels, room)
-    assigned = np.zeros(len(context_tokens), np.int64)
+    assigned = np.zeros(len(rows), np.int64)
     turn = 0
-    for request in range(len(context_tokens)):
+    for request in requests:
         order = (turn + np.arange(channels)) % channels
         assigned[request] = _take(free, order, int(rows[request]), room)
         turn = (int(assigned[request]) + 1) % channels

@@ -41,14 +41,15 @@ FEWEST_LAYERS = {"off": 2, "lockstep": 2, "dataflow": 4}
 
 
 def resolve_interleaving(setting: str, batch_size: int, auto_min_batch: int, attention_on_pim: bool) -> str:
-    """``auto``: no interleaving below ``auto_min_batch`` requests or without PIM; else ``dataflow``.
+    """``auto``: lockstep from ``auto_min_batch`` requests up where attention runs in PIM, else off.
 
-    Interleaving reads all weights once per sub-batch, so it pays only where attention is long enough to hide that
-    (NeuPIMs, section 8, interleaves from 256 requests up).
+    Interleaving reads all weights once per sub-batch, so it pays only where attention is long enough to hide that;
+    the NeuPIMs paper (section 8) interleaves from 256 requests up, and so does lockstep here break even. ``dataflow`` is
+    not chosen: without barriers the two sub-batches drift into the same phase and wait for the same unit.
     """
     if setting != "auto":
         return setting
-    return "dataflow" if attention_on_pim and batch_size >= auto_min_batch else "off"
+    return "lockstep" if attention_on_pim and batch_size >= auto_min_batch else "off"
 
 
 @INTERLEAVINGS.register("off")

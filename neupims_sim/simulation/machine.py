@@ -91,6 +91,24 @@ class Phases:
         }
 
 
+class PimTurns:
+    """Who may hand a channel its next PIM program: the older sub-batch's layer first.
+
+    A channel gets at most two programs at a time, one to execute and one to follow it without a gap; the rest wait here,
+    so that a sub-batch's attend does not queue behind all logits of the other sub-batch.
+    """
+
+    def __init__(self, env: simpy.Environment, memory: MemoryModel) -> None:
+        self._memory = memory
+        self._channels = [simpy.PriorityResource(env, capacity=2) for _ in range(memory.capabilities.channels)]
+
+    def run(self, channel: int, program: PimProgram, priority: tuple[int, int], release: Int64Array | None) -> Process:
+        """Run a program when its turn comes; ends with its last result."""
+        with self._channels[channel].request(priority=priority) as turn:  # type: ignore[arg-type]
+            yield turn
+            yield self._memory.run_program(channel, program, release)
+
+
 class SubBatchRun:
     """A sub-batch on a device: starts its phases and tells when they end.
 
@@ -106,6 +124,7 @@ class SubBatchRun:
         config: Config,
         env: simpy.Environment,
         memory: MemoryModel,
+        pim: PimTurns,
         npu: Npu,
         phases: Phases,
         placement: Placement,
@@ -118,6 +137,7 @@ class SubBatchRun:
         self._config = config
         self._env = env
         self._memory = memory
+        self._pim = pim
         self._npu = npu
         self._placement = placement
         self._layout = layout
@@ -138,30 +158,30 @@ class SubBatchRun:
         self._probabilities = Region(placement.address(f"{index}.logits"), self._probability_bytes(sum(self._contexts)))
 
     def qkv(self, layer: int) -> SimEvent:
-        """Start everything before the attention."""
-        return self._env.process(self._phase(self._before, layer))
+        """Start everything before the attention. It goes before waiting Proj+FFN operators: PIM needs its output."""
+        return self._env.process(self._phase(self._before, layer, priority=0))
 
     def proj_ffn(self, layer: int) -> SimEvent:
         """Start everything after the attention."""
-        return self._env.process(self._phase(self._after, layer))
+        return self._env.process(self._phase(self._after, layer, priority=1))
 
     def mha(self, layer: int) -> SimEvent:
         """Start the attention of all requests."""
         on_pim = self._config.attention_on == "pim"
         return self._env.process(self._pim_attention(layer) if on_pim else self._npu_attention(layer))
 
-    def _phase(self, works: Sequence[Work], layer: int) -> Process:
+    def _phase(self, works: Sequence[Work], layer: int, priority: int) -> Process:
         """Operators in program order; each waits for those it depends on, or (operator_drain) for the one before it."""
         done: dict[int, SimEvent] = {}
         for work in works:
             ready = self._env.all_of([done[d] for d in work.operator.deps if d in done])
-            process = self._env.process(self._operator(work, layer, ready))
+            process = self._env.process(self._operator(work, layer, ready, priority))
             done[work.operator.id] = process
             if self._config.mapping.operator_drain:
                 yield process
         yield self._env.all_of(done.values())
 
-    def _operator(self, work: Work, layer: int, ready: SimEvent) -> Process:
+    def _operator(self, work: Work, layer: int, ready: SimEvent, priority: int) -> Process:
         start = int(self._env.now)
         if isinstance(work, GemmWork):
             yield from self._npu.gemm(
@@ -171,6 +191,7 @@ class SubBatchRun:
                 activations=self._region(work.activations),
                 output=self._region(work.output),
                 ready=ready,
+                priority=priority,
             )
             unit = "systolic arrays"
         else:
@@ -230,7 +251,7 @@ class SubBatchRun:
         keep = self._config.mapping.keep_activations_on_chip
         if keep:  # otherwise the QKV GEMM has stored the query
             yield self._write_operand(channel, rows.query, int(layout.query_row_bytes().sum()))
-        yield self._memory.run_program(channel, layout.logits_program(tokens, rows), releases.get(n))
+        yield from self._pim.run(channel, layout.logits_program(tokens, rows), (layer, self._index), releases.get(n))
         self._count_pim(layer, "logits", start, layout.logits_counts(tokens).dots)
         start = int(self._env.now)
         busy, latency = softmax_occupancy(self._config.npu.vector, rows=layout.heads, width=tokens)
@@ -249,7 +270,8 @@ class SubBatchRun:
             yield logits
         start, layout, tokens = int(self._env.now), self._pim_layout, self._contexts[n]
         rows = self._placement.rows(self._requests[n], layer)
-        yield self._memory.run_program(self._channels[n], layout.attend_program(tokens, rows), releases.get(n))
+        program, turn = layout.attend_program(tokens, rows), (layer, self._index)
+        yield from self._pim.run(self._channels[n], program, turn, releases.get(n))
         self._count_pim(layer, "attend", start, layout.attend_counts(tokens).dots)
         partial_sums = layout.segments(tokens) - 1
         if partial_sums:

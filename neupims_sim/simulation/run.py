@@ -18,7 +18,7 @@ from neupims_sim.npu.device import Npu
 from neupims_sim.scheduling.channels import CHANNEL_ASSIGNMENTS, load_estimate
 from neupims_sim.scheduling.interleaving import FEWEST_LAYERS, INTERLEAVINGS, resolve_interleaving
 from neupims_sim.scheduling.partition import PARTITIONS
-from neupims_sim.simulation.machine import Observations, Phases, SubBatchRun
+from neupims_sim.simulation.machine import Observations, Phases, PimTurns, SubBatchRun
 from neupims_sim.simulation.result import Result
 from neupims_sim.trace import Trace
 from neupims_sim.workloads import RequestBatch, generate_llm, request_batch
@@ -98,8 +98,9 @@ def simulate(config: Config) -> Result:
     seen = Observations()
     npu = Npu(env, config.npu, memory, lambda *work: seen.busy.append(work))
     traces, batch, placement = _prepare(config, requests, layout, layers, simulated, interleaving)
+    pim = PimTurns(env, memory)
     runs = [
-        SubBatchRun(index, config, env, memory, npu, phases, placement, layout, members, batch.channels[members], seen)
+        SubBatchRun(index, config, env, memory, pim, npu, phases, placement, layout, members, batch.channels[members], seen)
         for index, (phases, members) in enumerate(traces)
     ]
     recorder = RunRecorder(env, memory, seen)
