@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
-from pkgutil import resolve_name
 from typing import Annotated
 
 import typer
@@ -14,16 +12,9 @@ from neupims_sim.cli.output import print_json, print_table
 from neupims_sim.config import available
 from neupims_sim.config.files import label
 
-POLICIES = {
-    "scheduling.channel_assignment": "neupims_sim.scheduling.channels:CHANNEL_ASSIGNMENTS",
-    "scheduling.partition": "neupims_sim.scheduling.partition:PARTITIONS",
-    "npu.systolic.sharing": "neupims_sim.npu.sharing:sharing_policies",
-}
-"""The registry behind each configuration key that names a policy; imported when listed."""
-
 
 class Kind(StrEnum):
-    """What can be listed; all but policies are folders of ``configs``."""
+    """What can be listed; all but policies (and the operator kinds of traces) are folders of ``configs``."""
 
     systems = "systems"
     models = "models"
@@ -37,7 +28,10 @@ class Kind(StrEnum):
 def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")], json: JsonOption = False) -> None:
     """List what a configuration can name: files of a folder of configs, or registered policies."""
     if kind is Kind.policies:
-        policies = {key: _names(registry) for key, registry in POLICIES.items()}
+        from neupims_sim.simulation import POLICIES  # here, because the simulator is slow to load
+        from neupims_sim.trace import KINDS
+
+        policies = {key: list(registry) for key, registry in POLICIES.items()} | {"operator kinds": list(KINDS)}
         if json:
             print_json(policies)
         else:
@@ -48,8 +42,3 @@ def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")], json
         print_json(files)
     else:
         print_table(("name", "file"), files.items())
-
-
-def _names(registry: str) -> list[str]:
-    entries: Iterable[str] = resolve_name(registry)
-    return list(entries)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from neupims_sim.cli import config, listing, npu, plot, sweep
+from neupims_sim.cli import config, listing, npu, plot, run, sweep, trace, validate
 from neupims_sim.errors import InputError
 
 app = typer.Typer(
@@ -19,10 +19,13 @@ app = typer.Typer(
 )
 app.add_typer(config.app, name="config")
 app.add_typer(npu.app, name="npu")
+app.add_typer(trace.app, name="trace")
 app.command("list")(listing.list_names)
+app.command()(run.run)
 app.command()(sweep.sweep)
 app.command()(sweep.results)
 app.command()(plot.plot)
+app.command()(validate.validate)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

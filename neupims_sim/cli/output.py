@@ -17,13 +17,21 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """A table on stdout; numbers are set to the right. In a pipe it is as wide as it needs to be."""
+    """A table on stdout; columns of numbers are set to the right. In a pipe it is as wide as it needs to be."""
     shown = [list(row) for row in rows]
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
         numeric = bool(shown) and all(isinstance(row[index], int | float) for row in shown)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in shown:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(_text(cell) for cell in row))
     console = Console(markup=False, highlight=False)
-    console.print(table, width=console.width if console.is_terminal else max(console.measure(table).maximum, 1))
+    if not console.is_terminal:
+        console.width = max(console.measure(table, options=console.options.update(width=1000)).maximum, 1)
+    console.print(table)
+
+
+def _text(cell: object) -> str:
+    if isinstance(cell, float):
+        return f"{cell:,.2f}"
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)

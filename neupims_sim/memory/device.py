@@ -16,9 +16,9 @@ import numpy.typing as npt
 from neupims_sim.errors import InputError
 from neupims_sim.memory import engine as en
 from neupims_sim.memory.address import AddressMap
-from neupims_sim.memory.engine import READ, WRITE
-from neupims_sim.memory.program import PimProgram
-from neupims_sim.memory.spec import BANK, BANK_GROUP, CHANNEL, COMMANDS, OTHER_RANKS, RANK, ResolvedSpec
+from neupims_sim.memory.engine import READ
+from neupims_sim.memory.program import TILE, PimProgram
+from neupims_sim.memory.spec import BANK, BANK_GROUP, CHANNEL, COMMANDS, GEMV, OTHER_RANKS, RANK, ResolvedSpec, Row
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -48,8 +48,12 @@ class Counters:
 
 
 def build_table(spec: ResolvedSpec) -> Any:
-    """The record (an array of one ``engine.TABLE``) that the engine reads."""
+    """The record (an array of one ``engine.TABLE``) that the engine reads.
+
+    Raises InputError if the table exceeds one of the engine's fixed sizes.
+    """
     organization, controller, pim = spec.config.organization, spec.config.controller, spec.config.pim
+    _check_limits(spec)
     banks, ranks = organization.banks, organization.ranks
     per_group, per_rank = organization.banks_per_group, organization.bank_groups * organization.banks_per_group
     bank = np.arange(banks)
@@ -57,25 +61,28 @@ def build_table(spec: ResolvedSpec) -> Any:
     node[:, RANK] = 1 + bank // per_rank
     node[:, BANK_GROUP] = 1 + ranks + bank // per_group
     node[:, BANK] = 1 + ranks + ranks * organization.bank_groups + bank
-    ordered = sorted(spec.rows, key=lambda row: row.previous)
-    rows = np.zeros((max(1, len(ordered)), 6), dtype=np.int64)
-    begin = np.zeros(len(COMMANDS) + 1, dtype=np.int64)
-    windows = 0
     same = np.zeros((len(COMMANDS), len(COMMANDS)), dtype=np.int64)
     other = np.zeros_like(same)
-    for index, row in enumerate(ordered):
-        rows[index] = (row.next, row.level, row.base, row.per_dot, row.window, windows if row.window > 1 else 0)
-        windows += row.window > 1
-        begin[row.previous + 1 :] = index + 1
+    for row in spec.rows:
         if row.window == 1:
             if row.level != OTHER_RANKS:
                 same[row.previous, row.next] = max(same[row.previous, row.next], row.base)
             if row.level in (CHANNEL, OTHER_RANKS):
                 other[row.previous, row.next] = max(other[row.previous, row.next], row.base)
+    gemv_gaps = [(row.base, row.per_dot) for row in spec.rows if row.previous == row.next == GEMV] or [(0, 0)]
+    ordered = sorted(needed_rows(spec.rows, ranks), key=_engine_order)
+    rows = np.zeros((max(1, len(ordered)), 6), dtype=np.int64)
+    windows = 0
+    for index, row in enumerate(ordered):
+        rows[index] = (row.next, row.level, row.base, row.per_dot, row.window, windows if row.window > 1 else 0)
+        windows += row.window > 1
+    order = np.array([_engine_order(row) for row in ordered]).reshape(-1, 2) @ (3, 1)
+    begin = np.searchsorted(order, np.arange(3 * len(COMMANDS) + 1))
     address = AddressMap.of(organization)
     table = np.zeros(1, dtype=en.TABLE)
     table["rows"][0, : len(rows)] = rows
-    table["row_begin"] = begin
+    table["row_begin"] = begin[::3]
+    table["other_begin"], table["window_begin"] = begin[1::3], begin[2::3]
     table["node"][0, :banks] = node
     table["command_bus"] = spec.command_bus
     table["delay_same"], table["delay_other"] = same, other
@@ -92,6 +99,9 @@ def build_table(spec: ResolvedSpec) -> Any:
         "gwrite_latency": spec.gwrite_latency,
         "result_base": spec.result_latency[0],
         "result_per_dot": spec.result_latency[1],
+        "gemv_gap_base": max(base for base, _ in gemv_gaps),
+        "gemv_gap_per_dot": max(per_dot for _, per_dot in gemv_gaps),
+        "shortest": _shortest_completion(spec),
         "refresh_interval": spec.refresh_interval,
         "queue_depth": controller.bank_queue_depth,
         "transaction_depth": controller.transaction_queue_depth,
@@ -105,11 +115,62 @@ def build_table(spec: ResolvedSpec) -> Any:
         "pipeline_dots": pim.pipeline_dots,
         "coarse_estimate": pim.deadline_estimate == "asplos24",
     }
-    for field, short in (("row", "ro"), ("rank", "ra"), ("group", "bg"), ("bank", "ba")):
-        scalars[f"{field}_shift"], scalars[f"{field}_bits"] = address.shift[short], address.bits[short]
+    for part, short in (("row", "ro"), ("rank", "ra"), ("group", "bg"), ("bank", "ba")):
+        scalars[f"{part}_shift"], scalars[f"{part}_bits"] = address.shift[short], address.bits[short]
     for name, value in scalars.items():
         table[name] = value
     return table
+
+
+def _check_limits(spec: ResolvedSpec) -> None:
+    organization, controller = spec.config.organization, spec.config.controller
+    windows = [row for row in spec.rows if row.window > 1]
+    limits = (
+        ("banks per channel", organization.banks, en.MAX_BANKS),
+        ("ranks per channel", organization.ranks, en.MAX_RANKS),
+        ("controller.bank_queue_depth", controller.bank_queue_depth, en.MAX_QUEUE),
+        ("controller.transaction_queue_depth", controller.transaction_queue_depth, en.MAX_TRANSACTIONS),
+        ("controller.max_outstanding_reads", controller.max_outstanding_reads, en.MAX_RETURNS),
+        ("constraint rows (one per pair of commands)", len(needed_rows(spec.rows, organization.ranks)), en.MAX_ROWS),
+        ("constraint rows with a window", len(windows), en.MAX_WINDOWS),
+        ("the longest window", max((row.window for row in windows), default=1), en.MAX_WINDOW),
+    )
+    for what, value, most in limits:
+        if value > most:
+            raise InputError(f"memory {spec.config.name!r}: {what}: {value}; allowed: at most {most}")
+    if any(row.level == OTHER_RANKS for row in windows):
+        raise InputError(f"memory {spec.config.name!r}: constraints: scope other_ranks and a window exclude each other")
+
+
+def needed_rows(rows: Iterable[Row], ranks: int) -> list[Row]:
+    """The rows that can bind: not those for other ranks where there are none, nor those that a wider row implies."""
+    kept: list[Row] = []
+    for row in sorted(set(rows), key=lambda row: (row.level, -row.base)):
+        if row.level == OTHER_RANKS:
+            if ranks > 1:
+                kept.append(row)
+        elif row.window > 1 or not any(_implies(wider, row) for wider in kept):
+            kept.append(row)
+    return kept
+
+
+def _implies(wider: Row, row: Row) -> bool:
+    same = (wider.previous, wider.next, wider.window) == (row.previous, row.next, 1)
+    return same and wider.level <= row.level and wider.base >= row.base and wider.per_dot >= row.per_dot
+
+
+def _engine_order(row: Row) -> tuple[int, int]:
+    """By previous command, then plain rows, rows for other ranks, rows with a window."""
+    return row.previous, 2 if row.window > 1 else int(row.level == OTHER_RANKS)
+
+
+def _shortest_completion(spec: ResolvedSpec) -> int:
+    """Fewest cycles from a command (or the acceptance of a posted write) to the completion of an item that it can cause."""
+    latencies = [spec.read_latency, spec.write_latency]
+    if spec.has_pim:
+        base, per_dot = spec.result_latency
+        latencies += [spec.gwrite_latency, base + per_dot * spec.config.pim.pipeline_dots]
+    return max(1, min(latencies))
 
 
 def build_channels(table: Any) -> Any:
@@ -121,7 +182,10 @@ def build_channels(table: Any) -> Any:
     channels["pim_busy_since"] = en.NEVER
     channels["history"] = -en.NEVER // 2
     channels["open_row"] = channels["candidate"] = -1
-    channels["next_refresh"][:, :ranks] = (np.arange(ranks) + 1) * int(table["refresh_interval"][0]) // ranks
+    channels["room"] = -1
+    interval = int(table["refresh_interval"][0])
+    channels["next_refresh"][:, :ranks] = (np.arange(ranks) + 1) * interval // ranks
+    channels["refresh_due"] = channels["next_refresh"][:, 0] if interval else en.NEVER
     return channels
 
 
@@ -134,15 +198,16 @@ class CommandDevice:
     log: whether to keep every issued command (:meth:`take_log`).
     """
 
-    def __init__(self, spec: ResolvedSpec, *, log: bool = False) -> None:
+    def __init__(self, spec: ResolvedSpec, *, log: bool = False, most_window_cycles: int = en.NEVER) -> None:
         self.spec = spec
         self.table = build_table(spec)
         self.channels = build_channels(self.table)
         self._device = np.zeros(1, dtype=en.DEVICE)
-        self._device["next_done"] = en.NEVER
+        self._device["next_done"] = self._device["horizon"] = en.NEVER
         self._device["log_on"] = log
-        self._operations = np.zeros((1024, 5), dtype=np.int64)
-        self._trace = np.zeros((0, 4), dtype=np.int64)
+        self._device["most_window"] = most_window_cycles
+        self._operations = np.zeros(1024, dtype=en.OPERATION)
+        self._trace = np.zeros(0, dtype=en.REQUEST)
         self.address = AddressMap.of(spec.config.organization)
         self._channel_count = spec.config.organization.channels
         self._free = list(range(en.MAX_ITEMS - 1, -1, -1))
@@ -171,8 +236,7 @@ class CommandDevice:
         end = self.address.local_begin(-(-(address + size_bytes) // burst), self._channel_count)
         touched = np.flatnonzero(end > begin)
         item = self._new_item(kind, touched)
-        self.channels["left"][:, item] = end - begin
-        self._enqueue(item, kind, touched, begin[touched], end[touched])
+        self._enqueue(item, kind, touched, begin[touched], end[touched], (end - begin)[touched])
         return item
 
     def submit_channel_transfer(self, kind: int, channel: int, address: int, size_bytes: int) -> int:
@@ -186,11 +250,10 @@ class CommandDevice:
                 f"{organization.channel_bytes} B"
             )
         burst = self.address.burst_bytes
-        begin, end = address // burst, -(-(address + size_bytes) // burst)
+        begin, end = np.array([address // burst]), np.array([-(-(address + size_bytes) // burst)])
         touched = np.array([channel])
         item = self._new_item(kind, touched)
-        self.channels["left"][channel, item] = end - begin
-        self._enqueue(item, kind, touched, np.array([begin]), np.array([end]))
+        self._enqueue(item, kind, touched, begin, end, end - begin)
         return item
 
     def submit_programs(
@@ -216,9 +279,11 @@ class CommandDevice:
         begin = []
         for channel, program in programs.items():
             first = self._operation_count
-            operations = self._room_for_operations(first + len(program))
-            operations[first : first + len(program), :4] = program.operations
-            operations[first : first + len(program), 4] = release[channel] if release is not None else 0
+            operations = self._room_for_operations(first + len(program))[first : first + len(program)]
+            for column, name in enumerate(("kind", "row", "readouts", "dots")):
+                operations[name] = program.operations[:, column]
+            operations["release"] = release[channel] if release is not None else 0
+            operations["least"] = self._least_cycles(program)
             self._operation_count += len(program)
             begin.append(first)
         touched = np.array(list(programs), dtype=np.int64)
@@ -227,34 +292,37 @@ class CommandDevice:
         item = self._new_item(en.PROGRAM, touched)
         busy = self.channels["pim_busy_since"]
         busy[touched] = np.minimum(busy[touched], self.time)
-        self._enqueue(item, en.PROGRAM, touched, first_operation, end)
+        left = np.add.reduceat(self._operations["least"][: self._operation_count], first_operation)
+        self._enqueue(item, en.PROGRAM, touched, first_operation, end, left)
         return item
 
     def load_trace(self, local: Int64Array, kind: Int64Array, cycle: Int64Array, channel: Int64Array) -> int:
         """Replay single-burst requests: per channel in order, one per cycle from its stamp on, accepted when there is room."""
         count = np.bincount(channel, minlength=self._channel_count)
         item = self._new_item(READ, np.flatnonzero(count))
-        order = np.argsort(channel, kind="stable")
-        trace = np.stack([local, kind, cycle, np.full_like(local, item)], axis=1)[order]
+        order = np.argsort(channel, kind="stable") if self._channel_count > 1 else slice(None)
+        trace = np.empty(len(local), dtype=en.REQUEST)
+        for name, values in (("local", local), ("kind", kind), ("cycle", cycle)):
+            trace[name] = values[order]
+        trace["item"] = item
         end = np.cumsum(count)
-        self._trace = np.ascontiguousarray(trace)
+        self._trace = trace
         channels = self.channels
-        channels["trace_end"], channels["trace_next"], channels["next"] = end, end - count, self.time
-        channels["left"][:, item] = count
-        self._device["active_writes"] += int((kind == WRITE).any())
+        channels["trace_end"], channels["trace_next"] = end, end - count
+        self._wake(np.flatnonzero(count), item, count[count > 0])
         return item
 
     def advance(self, limit: int) -> tuple[int, list[int]]:
         """Run to ``limit`` or the first completion: (cycle reached, items complete at that cycle)."""
         device = self._device[0]
         time = self._run(limit)
-        while device["log_on"] and device["log_count"] >= en.MAX_LOG - 4:
+        while device["log_on"] and device["log_count"] >= en.LOG_ROOM:
             self._drain_log()
             time = self._run(limit)
         if time < device["next_done"]:
             return time, []
         taken = int(en.take_done(self._device, time))
-        done = [int(item) for item in device["done"][:taken]]
+        done = sorted(int(item) for item in device["done"][:taken])
         rest = int(device["n_done"]) - taken
         device["done"][:rest] = device["done"][taken : taken + rest].copy()
         device["n_done"] = rest
@@ -298,17 +366,27 @@ class CommandDevice:
         item = self._free.pop()
         device = self._device[0]
         device["kind"][item], device["parts"][item], device["finish"][item] = kind, len(touched), 0
-        device["active_writes"] += int(kind == WRITE)
+        device["items_end"] = max(int(device["items_end"]), item + 1)
         return item
 
-    def _room_for_operations(self, needed: int) -> Int64Array:
+    def _least_cycles(self, program: PimProgram) -> Int64Array:
+        """Per operation, cycles that it takes at least: those between its first and its last command, and that one's slot."""
+        table, operations = self.table[0], program.operations.astype(np.int64)
+        dots = np.maximum(operations[:, 3], table["pipeline_dots"])
+        gap = table["gemv_gap_base"] + table["gemv_gap_per_dot"] * dots
+        tile: Int64Array = 2 + (operations[:, 2] - 1) * gap
+        return np.where(operations[:, 0] == TILE, tile, 1)
+
+    def _room_for_operations(self, needed: int) -> Any:
         if needed > len(self._operations):
-            grown = np.zeros((max(needed, 2 * len(self._operations)), 5), dtype=np.int64)
+            grown = np.zeros(max(needed, 2 * len(self._operations)), dtype=en.OPERATION)
             grown[: len(self._operations)] = self._operations
             self._operations = grown
         return self._operations
 
-    def _enqueue(self, item: int, kind: int, channels: Int64Array, begin: Int64Array, end: Int64Array) -> None:
+    def _enqueue(
+        self, item: int, kind: int, channels: Int64Array, begin: Int64Array, end: Int64Array, left: Int64Array
+    ) -> None:
         """Append an item's parts to the sources of the channels that it touches."""
         records = self.channels
         tail = records["source_tail"][channels, kind]
@@ -317,7 +395,16 @@ class CommandDevice:
         source[channels, kind, tail % en.MAX_ITEMS, 1] = begin
         source[channels, kind, tail % en.MAX_ITEMS, 2] = end
         records["source_tail"][channels, kind] = tail + 1
+        self._wake(channels, item, left)
+
+    def _wake(self, channels: Int64Array, item: int, left: Int64Array) -> None:
+        """Have channels look at what they were given; ``left`` as in ``engine.CHANNEL``."""
+        records = self.channels
+        records["left"][channels, item] = left
         records["next"][channels] = np.minimum(records["next"][channels], self.time)
+        records["arrival"][channels] = records["rethink"][channels] = 0
+        soonest = self.time + en.cycles_for(int(left.max())) + int(self.table["shortest"][0])
+        self._device["horizon"] = min(int(self._device["horizon"][0]), soonest)
 
     def _drain_log(self) -> None:
         device = self._device[0]

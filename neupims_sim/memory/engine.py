@@ -3,6 +3,13 @@
 One call of :func:`advance` moves all channels of a device forward in time, command by command, up to a limit or to the
 first completion. Nothing ticks: each channel computes the earliest legal cycle of its next command and jumps there.
 
+A channel looks again only at what has changed. :func:`run_channel` goes from event to event, and each kind of event has a
+cycle of its own in the channel's record, set to 0 as soon as something that it depends on changes:
+
+``refresh_due``: a rank's next refresh falls due.
+``arrival``: a burst may be accepted, or moved from the transaction queue to its bank queue (:func:`admit`, :func:`move`).
+``rethink``: the next command must be chosen again (:func:`choose`); until then it is ``chosen_command`` at ``chosen_cycle``.
+
 Vocabulary
 ----------
 item: a transfer or a PIM program that somebody outside waits for; it has a *part* on every channel that it touches.
@@ -14,12 +21,13 @@ State is plain data: one record per channel (:data:`CHANNEL`) and one for the de
 receive records as pointers, which is what makes the small functions below free; their arrays therefore have fixed sizes.
 """
 
+# Records are untyped to mypy, and NumPy's integers are the machine's in compiled code.
+# mypy: disable-error-code="no-any-return,return-value"
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 from numba.cpython.unsafe.numbers import trailing_zeros
 
@@ -30,7 +38,6 @@ from neupims_sim.memory.spec import (
     GEMV,
     GWRITE,
     HEADER,
-    OTHER_RANKS,
     PIM_ACT,
     PIM_PRE,
     PRE,
@@ -39,7 +46,8 @@ from neupims_sim.memory.spec import (
     WR,
 )
 
-Array = npt.NDArray[np.int64]
+compiled = njit(cache=True, error_model="numpy")
+"""Every function of the engine: no checks for division by zero inside."""
 
 NEVER = 1 << 62
 N_COMMANDS = len(COMMANDS)
@@ -47,7 +55,8 @@ N_COMMANDS = len(COMMANDS)
 READ, WRITE, PROGRAM = 0, 1, 2
 """Kinds of items."""
 
-# Sizes of the fixed-size arrays inside the records. They are limits of one channel, checked when a table is resolved.
+# Sizes of the fixed-size arrays inside the records: limits of one channel, checked when a table is built. Rings have sizes
+# that are powers of two.
 MAX_BANKS = 64
 MAX_RANKS = 8
 MAX_NODES = 1 + MAX_RANKS + MAX_BANKS + MAX_BANKS
@@ -59,6 +68,7 @@ MAX_QUEUE = 128
 MAX_ITEMS = 2048
 MAX_RETURNS = 8192
 MAX_LOG = 1 << 15
+LOG_ROOM = MAX_LOG - 4
 
 
 def _record(*fields: tuple[Any, ...]) -> np.dtype[Any]:
@@ -66,10 +76,11 @@ def _record(*fields: tuple[Any, ...]) -> np.dtype[Any]:
 
 
 TABLE = _record(
-    # Constraint rows (next, level, base, per_dot, window, history index), grouped by previous command;
-    # rows of previous command p are row_begin[p] : row_begin[p + 1].
+    # Constraint rows (next, level, base, per_dot, window, history index), grouped by previous command. Of previous command p,
+    # rows of one level are row_begin[p] : other_begin[p], then rows for the other ranks up to window_begin[p], then rows
+    # with a window up to row_begin[p + 1].
     ("rows", MAX_ROWS, 6),
-    ("row_begin", N_COMMANDS + 1),
+    ("row_begin", N_COMMANDS + 1), ("other_begin", N_COMMANDS), ("window_begin", N_COMMANDS),
     ("node", MAX_BANKS, 4),  # the bank's ancestor at each level, an index into CHANNEL.ready
     ("command_bus", N_COMMANDS),
     ("delay_same", N_COMMANDS, N_COMMANDS),  # [previous, next]: longest distance when both address the same rank
@@ -77,6 +88,8 @@ TABLE = _record(
     ("channels",), ("ranks",), ("banks",), ("banks_per_rank",), ("banks_per_group",), ("bank_groups",),
     ("burst_cycles",), ("read_latency",), ("write_latency",), ("gwrite_latency",),
     ("result_base",), ("result_per_dot",),  # cycles from a GEMV's issue to its result
+    ("gemv_gap_base",), ("gemv_gap_per_dot",),  # cycles from a GEMV to the next
+    ("shortest",),  # fewest cycles from a command, or from the acceptance of a posted write, to the completion it can cause
     ("refresh_interval",),  # of one rank; 0: no refresh
     ("queue_depth",), ("transaction_depth",), ("outstanding_reads",), ("hit_cap",), ("drain_high",), ("drain_low",),
     ("posted_writes",),
@@ -90,113 +103,141 @@ TABLE = _record(
 CHANNEL = _record(
     ("index",),
     ("next",),  # cycle of the channel's next event; it need not be looked at before
+    ("refresh_due",), ("arrival",), ("rethink",),  # cycles of its kinds of events (see above)
+    ("chosen_cycle",), ("chosen_command",), ("chosen_bank",),
+    ("chosen_by",),  # who wants it: FOR_REFRESH, FOR_PIM or FOR_MEMORY
     ("bus", 2),  # first cycle at which each command bus is free
     ("round_robin",),  # bank after the one served last
     ("queued",),  # bursts in all bank queues
     ("last_admit",), ("last_move",),  # cycles at which a burst was last accepted, and last moved to a bank queue
     ("draining",),  # writes still to move in the current drain
     ("in_flight",),  # reads accepted and not yet returned
+    ("returns_head",), ("returns_tail",),
     ("refresh_pending",),  # bit per rank
-    ("next_refresh", MAX_RANKS),
     ("pim_started",),  # whether the current macro-command has passed its deadline check
     ("pim_header_done",),
     ("pim_readouts",),  # GEMVs issued of the current tile
     ("pim_waits_refresh",),  # no macro-command starts before the next refresh
     ("pim_free",),  # cycle at which a GWRITE has ended and the next macro-command may start
     ("pim_busy_since",),  # cycle at which the PIM queue became non-empty, or NEVER
+    ("op_loaded",), ("op_kind",), ("op_row",), ("op_readouts",), ("op_dots",), ("op_release",),  # current PIM macro-command
     ("trace_next",), ("trace_end",),  # records of a replayed trace
-    ("returns_head",), ("returns_tail",),
-    # [node, command]: first cycle at which the command is legal as far as this node of the hierarchy knows.
-    ("ready", MAX_NODES, N_COMMANDS),
-    ("history", MAX_WINDOWS, MAX_NODES, MAX_WINDOW),  # rings of past issue cycles, for rows with a window
-    ("history_at", MAX_WINDOWS, MAX_NODES),
-    ("open_row", 2, MAX_BANKS),  # the open row or -1; buffer 0 is the memory row buffer, 1 the PIM row buffer
+    ("transaction_runs", 2), ("transaction_bursts", 2),
+    ("source_head", 3), ("source_tail", 3),
+    ("st_reads",), ("st_writes",), ("st_accept_sum",), ("st_return_sum",),  # sums of acceptance and return cycles of reads
+    ("st_dots",), ("st_results",), ("st_tiles",), ("st_pim_busy",), ("st_last_memory",), ("st_last_pim",),
+    ("counts", N_COMMANDS),
     ("open_mask", 2),  # bit per bank with an open row
+    ("mask", N_COMMANDS),  # bit per bank whose candidate it is
+    ("room",),  # bit per bank whose queue has room
+    ("waiting", 2),  # bit per bank for which a run waits in the transaction queue
+    ("next_refresh", MAX_RANKS),
+    ("open_row", 2, MAX_BANKS),  # the open row or -1; buffer 0 is the memory row buffer, 1 the PIM row buffer
     ("hits", MAX_BANKS),  # column commands since the row was opened
     ("queue_head", MAX_BANKS), ("queue_runs", MAX_BANKS), ("queue_bursts", MAX_BANKS),
     ("candidate", MAX_BANKS),  # the bank's candidate command or -1
     ("candidate_run", MAX_BANKS),  # position, from the queue head, of the run that the candidate serves
-    ("mask", N_COMMANDS),  # bit per bank whose candidate it is
+    ("waiting_runs", 2, MAX_BANKS),  # runs in the transaction queue per bank
+    # [command, node]: first cycle at which the command is legal as far as this node of the hierarchy knows.
+    ("ready", N_COMMANDS, MAX_NODES),
+    ("history", MAX_WINDOWS, MAX_NODES, MAX_WINDOW),  # rings of past issue cycles, for rows with a window
+    ("history_at", MAX_WINDOWS, MAX_NODES),
     ("transaction", 2, MAX_TRANSACTIONS, 4),  # accepted runs (bank, row, bursts, item) not in a bank queue yet, oldest first
-    ("transaction_runs", 2), ("transaction_bursts", 2),
-    ("source_head", 3), ("source_tail", 3),
     ("queue", MAX_BANKS, MAX_QUEUE, 4),  # ring of runs (row, bursts, item, kind) per bank
     ("source", 3, MAX_ITEMS, 3),  # rings of items to do (item, cursor, end); cursor: a local index, or an operation
-    ("left", MAX_ITEMS),  # bursts not yet issued, per item
+    ("left", MAX_ITEMS),  # per item: bursts not issued (posted writes: not accepted) yet, or cycles that operations not begun need
     ("returns", MAX_RETURNS),  # ring of return cycles of reads in flight (for the outstanding limit)
-    ("op_loaded",), ("op_kind",), ("op_row",), ("op_readouts",), ("op_dots",), ("op_release",),  # current PIM macro-command
-    ("counts", N_COMMANDS),
-    ("st_reads",), ("st_writes",), ("st_accept_sum",), ("st_return_sum",),  # sums of acceptance and return cycles of reads
-    ("st_dots",), ("st_results",), ("st_tiles",), ("st_pim_busy",), ("st_last_memory",), ("st_last_pim",),
 )  # fmt: skip
 
 DEVICE = _record(
     ("time",),
+    ("items_end",),  # items have smaller numbers
     ("kind", MAX_ITEMS), ("parts", MAX_ITEMS),  # of items; parts: channels on which work is left
     ("finish", MAX_ITEMS),  # the latest completion so far
     ("done", MAX_ITEMS), ("n_done",),  # finished items whose completion has not been reported
     ("next_done",),  # the earliest of their completions, or NEVER
-    ("active_writes",),
+    ("horizon",),  # a cycle before which no item completes
+    ("most_window",),  # channels run apart from each other for no more cycles than this
     ("log", MAX_LOG, 6), ("log_count",), ("log_on",),  # issued commands (cycle, channel, command, bank, row, tag)
 )  # fmt: skip
 
+OPERATION = _record(("kind",), ("row",), ("readouts",), ("dots",), ("release",), ("least",))
+"""A PIM macro-command; release: cycle before which it may not start, least: cycles that it takes at least."""
 
-@njit(cache=True)
+REQUEST = _record(("local",), ("kind",), ("cycle",), ("item",))
+"""One burst of a replayed trace: its local index, READ or WRITE, and the cycle from which on it is offered."""
+
+FOR_REFRESH, FOR_PIM, FOR_MEMORY = 0, 1, 2
+"""Who wants the command that a channel has chosen."""
+
+
+@compiled
+def bit(bank: int) -> int:
+    """The mask of one bank (or rank)."""
+    return np.int64(1) << np.int64(bank)
+
+
+@compiled
 def earliest(table: Any, ch: Any, command: int, bank: int, level: int) -> int:
     """First legal cycle of a command that addresses ``bank``'s ancestor at ``level``."""
-    ready = ch.ready
-    cycle = ready[0, command]
-    if level >= 1:
-        cycle = max(cycle, ready[table.node[bank, 1], command])
-    if level >= 2:
-        cycle = max(cycle, ready[table.node[bank, 2], command])
-    if level >= 3:
-        cycle = max(cycle, ready[table.node[bank, 3], command])
-    return max(cycle, ch.bus[table.command_bus[command]])
+    ready, node = ch.ready[command], table.node[bank]
+    cycle = max(ready[0], ch.bus[table.command_bus[command]])
+    for above in range(1, level + 1):
+        cycle = max(cycle, ready[node[above]])
+    return cycle
 
 
-@njit(cache=True)
+@compiled
 def record(
     table: Any, ch: Any, device: Any, cycle: int, command: int, bank: int, row: int, dots: int, tag: int
 ) -> None:
     """Note that ``command`` issues at ``cycle``: command bus, counters, log, and every constraint that it starts."""
+    ch.rethink = 0
     ch.bus[table.command_bus[command]] = cycle + 1
     ch.counts[command] += 1
     if device.log_on:
         entry = device.log[device.log_count]
         entry[0], entry[1], entry[2], entry[3], entry[4], entry[5] = cycle, ch.index, command, bank, row, tag
         device.log_count += 1
-    ready = ch.ready
-    for index in range(table.row_begin[command], table.row_begin[command + 1]):
-        row_ = table.rows[index]
-        following, level = row_[0], row_[1]
-        after = cycle + row_[2] + row_[3] * dots
-        if level == OTHER_RANKS:
-            own = table.node[bank, 1]
-            for node in range(1, 1 + table.ranks):
-                if node != own and ready[node, following] < after:
-                    ready[node, following] = after
-            continue
-        node = table.node[bank, level]
-        if row_[4] > 1:
-            ring = ch.history[row_[5], node]
-            at = ch.history_at[row_[5], node]
-            ring[at] = cycle
-            at = (at + 1) % row_[4]
-            ch.history_at[row_[5], node] = at
-            after = ring[at] + row_[2]
-        if ready[node, following] < after:
-            ready[node, following] = after
+    for index in range(table.row_begin[command], table.other_begin[command]):
+        rule = table.rows[index]
+        delay_node(ch, rule[0], table.node[bank, rule[1]], cycle + rule[2] + rule[3] * dots)
+    for index in range(table.other_begin[command], table.window_begin[command]):
+        rule = table.rows[index]
+        own = table.node[bank, 1]
+        for node in range(1, 1 + table.ranks):
+            if node != own:
+                delay_node(ch, rule[0], node, cycle + rule[2])
+    for index in range(table.window_begin[command], table.row_begin[command + 1]):
+        rule = table.rows[index]
+        node = table.node[bank, rule[1]]
+        delay_node(ch, rule[0], node, push_history(ch, rule[5], node, rule[4], cycle) + rule[2])
 
 
-@njit(cache=True)
+@compiled
+def delay_node(ch: Any, command: int, node: int, cycle: int) -> None:
+    """``command`` may not issue below ``node`` before ``cycle``."""
+    if ch.ready[command, node] < cycle:
+        ch.ready[command, node] = cycle
+
+
+@compiled
+def push_history(ch: Any, history: int, node: int, window: int, cycle: int) -> int:
+    """Remember an issue cycle; returns that of the command ``window - 1`` before it."""
+    at = ch.history_at[history, node]
+    ch.history[history, node, at] = cycle
+    at = at + 1 if at + 1 < window else 0
+    ch.history_at[history, node] = at
+    return ch.history[history, node, at]
+
+
+@compiled
 def set_candidate(table: Any, ch: Any, bank: int) -> None:
     """Work out which command the bank's queue wants next (FR-FCFS: first hit, unless the cap lets the conflict at the head win)."""
     command, position = -1, 0
     runs = ch.queue_runs[bank]
     if runs > 0:
-        head, size = ch.queue_head[bank], MAX_QUEUE
-        row = ch.open_row[0, bank]
+        head, row = ch.queue_head[bank], ch.open_row[0, bank]
         if row < 0:
             command = ACT
         elif ch.queue[bank, head, 0] == row:
@@ -205,35 +246,36 @@ def set_candidate(table: Any, ch: Any, bank: int) -> None:
             command = PRE
             if ch.hits[bank] < table.hit_cap:
                 for other in range(1, runs):
-                    at = (head + other) % size
+                    at = (head + other) & (MAX_QUEUE - 1)
                     if ch.queue[bank, at, 0] == row:
                         command, position = RD + ch.queue[bank, at, 3], other
                         break
     old = ch.candidate[bank]
     if old != command:
-        bit = np.int64(1) << np.int64(bank)
         if old >= 0:
-            ch.mask[old] &= ~bit
+            ch.mask[old] &= ~bit(bank)
         if command >= 0:
-            ch.mask[command] |= bit
+            ch.mask[command] |= bit(bank)
         ch.candidate[bank] = command
+        ch.rethink = 0
     ch.candidate_run[bank] = position
 
 
-@njit(cache=True)
-def push_bank(
-    table: Any, ch: Any, bank: int, row: int, bursts: int, item: int, kind: int
-) -> None:
+@compiled
+def push_bank(table: Any, ch: Any, bank: int, row: int, bursts: int, item: int, kind: int) -> None:
     """Append bursts to a bank queue, to its last run if they continue it."""
-    runs, size = ch.queue_runs[bank], MAX_QUEUE
-    ch.queue_bursts[bank] += bursts
+    runs = ch.queue_runs[bank]
+    bursts_queued = ch.queue_bursts[bank] + bursts
+    ch.queue_bursts[bank] = bursts_queued
+    if bursts_queued >= table.queue_depth:
+        ch.room &= ~bit(bank)
     ch.queued += bursts
     if runs > 0:
-        last = ch.queue[bank, (ch.queue_head[bank] + runs - 1) % size]
+        last = ch.queue[bank, (ch.queue_head[bank] + runs - 1) & (MAX_QUEUE - 1)]
         if last[0] == row and last[2] == item and last[3] == kind:
             last[1] += bursts
             return
-    entry = ch.queue[bank, (ch.queue_head[bank] + runs) % size]
+    entry = ch.queue[bank, (ch.queue_head[bank] + runs) & (MAX_QUEUE - 1)]
     entry[0], entry[1], entry[2], entry[3] = row, bursts, item, kind
     ch.queue_runs[bank] = runs + 1
     # An older run decides the candidate unless it waits for a conflict that this hit may overtake.
@@ -241,21 +283,23 @@ def push_bank(
         set_candidate(table, ch, bank)
 
 
-@njit(cache=True)
+@compiled
 def pop_burst(table: Any, ch: Any, bank: int, position: int) -> int:
     """Take one burst from the run at ``position`` of a bank queue and return its item."""
-    head, size = ch.queue_head[bank], MAX_QUEUE
-    at = (head + position) % size
-    item = ch.queue[bank, at, 2]
+    head = ch.queue_head[bank]
+    run = ch.queue[bank, (head + position) & (MAX_QUEUE - 1)]
+    item = run[2]
     ch.queue_bursts[bank] -= 1
+    ch.room |= bit(bank)
     ch.queued -= 1
-    ch.queue[bank, at, 1] -= 1
-    if ch.queue[bank, at, 1] == 0:
+    ch.arrival = 0
+    run[1] -= 1
+    if run[1] == 0:
         for back in range(position, 0, -1):
-            to, origin = (head + back) % size, (head + back - 1) % size
+            to, origin = (head + back) & (MAX_QUEUE - 1), (head + back - 1) & (MAX_QUEUE - 1)
             for field in range(4):
                 ch.queue[bank, to, field] = ch.queue[bank, origin, field]
-        ch.queue_head[bank] = (head + 1) % size
+        ch.queue_head[bank] = (head + 1) & (MAX_QUEUE - 1)
         ch.queue_runs[bank] -= 1
         set_candidate(table, ch, bank)
     elif ch.hits[bank] >= table.hit_cap:
@@ -263,7 +307,7 @@ def pop_burst(table: Any, ch: Any, bank: int, position: int) -> int:
     return item
 
 
-@njit(cache=True)
+@compiled
 def finish_part(device: Any, item: int, cycle: int) -> None:
     """One channel has done its part of an item, complete at ``cycle``."""
     device.finish[item] = max(device.finish[item], cycle)
@@ -273,11 +317,9 @@ def finish_part(device: Any, item: int, cycle: int) -> None:
         device.done[count] = item
         device.n_done = count + 1
         device.next_done = min(device.next_done, device.finish[item])
-        if device.kind[item] == WRITE:
-            device.active_writes -= 1
 
 
-@njit(cache=True)
+@compiled
 def finish_burst(ch: Any, device: Any, item: int, cycle: int) -> None:
     """One burst of an item completes at ``cycle``."""
     ch.st_last_memory = max(ch.st_last_memory, cycle)
@@ -286,7 +328,7 @@ def finish_burst(ch: Any, device: Any, item: int, cycle: int) -> None:
         finish_part(device, item, cycle)
 
 
-@njit(cache=True)
+@compiled
 def accept(table: Any, ch: Any, device: Any, cycle: int, kind: int, local: int, item: int) -> None:
     """Put one burst at the end of the transaction queue."""
     row = (local >> table.row_shift) & ((1 << table.row_bits) - 1)
@@ -312,9 +354,11 @@ def accept(table: Any, ch: Any, device: Any, cycle: int, kind: int, local: int, 
     entry = ch.transaction[kind, runs]
     entry[0], entry[1], entry[2], entry[3] = bank, row, 1, item
     ch.transaction_runs[kind] = runs + 1
+    ch.waiting_runs[kind, bank] += 1
+    ch.waiting[kind] |= bit(bank)
 
 
-@njit(cache=True)
+@compiled
 def may_accept(table: Any, ch: Any, kind: int) -> bool:
     """Whether the transaction queue (and, for reads, the requester's outstanding limit) has room for one more burst."""
     if ch.transaction_bursts[kind] >= table.transaction_depth:
@@ -322,63 +366,66 @@ def may_accept(table: Any, ch: Any, kind: int) -> bool:
     return kind == WRITE or ch.in_flight < table.outstanding_reads
 
 
-@njit(cache=True)
-def admit(table: Any, ch: Any, device: Any, trace: Array, now: int) -> int:
-    """Accept at most one read and one write of waiting items this cycle. Returns the next cycle at which more could be accepted."""
-    again = NEVER
+@compiled
+def retry(table: Any, ch: Any, kind: int) -> int:
+    """When a burst of ``kind`` that may not be accepted now could be: the next return of a read, if that is what it waits for."""
+    if kind == READ and ch.in_flight >= table.outstanding_reads and ch.returns_head < ch.returns_tail:
+        return ch.returns[ch.returns_head & (MAX_RETURNS - 1)]
+    return NEVER
+
+
+@compiled
+def take_returns(ch: Any, now: int) -> None:
+    """Forget the reads that have returned."""
     head, tail = ch.returns_head, ch.returns_tail
-    while head < tail and ch.returns[head % MAX_RETURNS] <= now:
+    while head < tail and ch.returns[head & (MAX_RETURNS - 1)] <= now:
         head += 1
-        ch.in_flight -= 1
+    ch.in_flight -= head - ch.returns_head
     ch.returns_head = head
-    if ch.trace_next < ch.trace_end:
-        return admit_trace(table, ch, device, trace, now)
-    if ch.last_admit >= now:
-        if may_accept(table, ch, READ) and ch.source_head[READ] < ch.source_tail[READ]:
-            return now + 1
-        if may_accept(table, ch, WRITE) and ch.source_head[WRITE] < ch.source_tail[WRITE]:
-            return now + 1
-        return NEVER
+
+
+@compiled
+def admit(table: Any, ch: Any, device: Any, now: int) -> int:
+    """Accept at most one read and one write of waiting items this cycle. Returns the next cycle at which more could be accepted."""
+    fresh = ch.last_admit < now
+    again = NEVER
     for kind in range(2):
-        head = ch.source_head[kind]
-        if head == ch.source_tail[kind]:
+        if ch.source_head[kind] == ch.source_tail[kind]:
             continue
-        if not may_accept(table, ch, kind):
-            if kind == READ and ch.in_flight >= table.outstanding_reads and ch.returns_head < ch.returns_tail:
-                again = min(again, ch.returns[ch.returns_head % MAX_RETURNS])
-            continue
-        at = head % MAX_ITEMS
-        item, local = ch.source[kind, at, 0], ch.source[kind, at, 1]
-        accept(table, ch, device, now, kind, local, item)
-        ch.source[kind, at, 1] = local + 1
-        more = local + 1 < ch.source[kind, at, 2]
-        if not more:
-            ch.source_head[kind] = head + 1
-            more = head + 1 < ch.source_tail[kind]
-        if more and may_accept(table, ch, kind):
-            again = now + 1
+        if fresh and may_accept(table, ch, kind):
+            admit_next(table, ch, device, now, kind)
+            if ch.source_head[kind] == ch.source_tail[kind]:
+                continue
+        again = min(again, now + 1 if may_accept(table, ch, kind) else retry(table, ch, kind))
     return again
 
 
-@njit(cache=True)
-def admit_trace(table: Any, ch: Any, device: Any, trace: Array, now: int) -> int:
-    """Accept the next record of a replayed trace, in order, one per cycle, not before its stamp."""
-    kind = trace[ch.trace_next, 1]
-    start = max(trace[ch.trace_next, 2], ch.last_admit + 1)
+@compiled
+def admit_next(table: Any, ch: Any, device: Any, now: int, kind: int) -> None:
+    """Accept the next burst of the oldest waiting item."""
+    head = ch.source_head[kind]
+    part = ch.source[kind, head & (MAX_ITEMS - 1)]
+    local = part[1]
+    part[1] = local + 1
+    if local + 1 == part[2]:
+        ch.source_head[kind] = head + 1
+    accept(table, ch, device, now, kind, local, part[0])
+
+
+@compiled
+def admit_request(table: Any, ch: Any, device: Any, request: Any, now: int) -> int:
+    """Accept the next request of a replayed trace if it may be; returns when to try again. They go in order, one per cycle."""
+    start = max(request.cycle, ch.last_admit + 1)
     if start > now:
         return start
-    if not may_accept(table, ch, kind):
-        if kind == READ and ch.in_flight >= table.outstanding_reads and ch.returns_head < ch.returns_tail:
-            return ch.returns[ch.returns_head % MAX_RETURNS]
-        return NEVER
-    accept(table, ch, device, now, kind, trace[ch.trace_next, 0], trace[ch.trace_next, 3])
+    if not may_accept(table, ch, request.kind):
+        return retry(table, ch, request.kind)
+    accept(table, ch, device, now, request.kind, request.local, request.item)
     ch.trace_next += 1
-    if ch.trace_next == ch.trace_end:
-        return NEVER
-    return max(now + 1, trace[ch.trace_next, 2])
+    return now + 1
 
 
-@njit(cache=True)
+@compiled
 def incoming(ch: Any, kind: int) -> bool:
     """Whether bursts of this kind are still to be accepted."""
     if ch.source_head[kind] < ch.source_tail[kind]:
@@ -386,7 +433,7 @@ def incoming(ch: Any, kind: int) -> bool:
     return ch.trace_next < ch.trace_end
 
 
-@njit(cache=True)
+@compiled
 def choose_transactions(table: Any, ch: Any) -> int:
     """Which transaction queue feeds the bank queues now: reads, unless a write drain is on."""
     writes = ch.transaction_bursts[WRITE]
@@ -398,7 +445,7 @@ def choose_transactions(table: Any, ch: Any) -> int:
     return WRITE if ch.draining > 0 else READ
 
 
-@njit(cache=True)
+@compiled
 def move(table: Any, ch: Any, now: int) -> int:
     """Move one burst per cycle from the transaction queue to its bank queue: the oldest whose bank has room.
 
@@ -412,37 +459,49 @@ def move(table: Any, ch: Any, now: int) -> int:
         return NEVER
     if ch.last_move >= now:
         return now + 1
-    for position in range(runs):
-        entry = ch.transaction[kind, position]
-        bank = entry[0]
-        if ch.queue_bursts[bank] >= table.queue_depth:
-            continue
-        push_bank(table, ch, bank, entry[1], 1, entry[3], kind)
-        ch.last_move = now
-        ch.transaction_bursts[kind] -= 1
-        if kind == WRITE:
-            ch.draining -= 1
-        entry[2] -= 1
-        if entry[2] == 0:
-            for later in range(position, runs - 1):
-                for field in range(4):
-                    ch.transaction[kind, later, field] = ch.transaction[kind, later + 1, field]
-            ch.transaction_runs[kind] = runs - 1
-        return now + 1
-    return NEVER
+    takers = ch.waiting[kind] & ch.room
+    if takers == 0:
+        return NEVER
+    position = 0
+    while takers & bit(ch.transaction[kind, position, 0]) == 0:
+        position += 1
+    entry = ch.transaction[kind, position]
+    push_bank(table, ch, entry[0], entry[1], 1, entry[3], kind)
+    ch.last_move = now
+    ch.transaction_bursts[kind] -= 1
+    if kind == WRITE:
+        ch.draining -= 1
+    entry[2] -= 1
+    if entry[2] == 0:
+        remove_transaction(ch, kind, position)
+    return now + 1
 
 
-@njit(cache=True)
-def close_command(table: Table, buffer: int) -> int:
+@compiled
+def remove_transaction(ch: Any, kind: int, position: int) -> None:
+    """Take a run whose last burst has moved out of the transaction queue."""
+    bank = ch.transaction[kind, position, 0]
+    ch.waiting_runs[kind, bank] -= 1
+    if ch.waiting_runs[kind, bank] == 0:
+        ch.waiting[kind] &= ~bit(bank)
+    runs = ch.transaction_runs[kind] - 1
+    ch.transaction_runs[kind] = runs
+    for later in range(position, runs):
+        for field in range(4):
+            ch.transaction[kind, later, field] = ch.transaction[kind, later + 1, field]
+
+
+@compiled
+def close_command(table: Any, buffer: int) -> int:
     """The command that closes a row buffer."""
     return PIM_PRE if buffer == 1 else PRE
 
 
-@njit(cache=True)
+@compiled
 def first_close(table: Any, ch: Any, buffer: int, banks: int) -> tuple[int, int, int]:
     """The earliest close of an open row among ``banks`` (a bit mask): (cycle, command, bank); lowest bank first among equals."""
     command = close_command(table, buffer)
-    floor = max(ch.ready[0, command], ch.bus[table.command_bus[command]])
+    floor = max(ch.ready[command, 0], ch.bus[table.command_bus[command]])
     best, chosen = NEVER, -1
     while banks:
         bank = trailing_zeros(banks)
@@ -455,13 +514,13 @@ def first_close(table: Any, ch: Any, buffer: int, banks: int) -> tuple[int, int,
     return best, command, chosen
 
 
-@njit(cache=True)
-def rank_banks(table: Table, rank: int) -> int:
+@compiled
+def rank_banks(table: Any, rank: int) -> int:
     """Bit mask of the banks of a rank."""
     return ((np.int64(1) << np.int64(table.banks_per_rank)) - 1) << np.int64(rank * table.banks_per_rank)
 
 
-@njit(cache=True)
+@compiled
 def refresh_candidate(table: Any, ch: Any) -> tuple[int, int, int]:
     """Towards the refresh of the first pending rank: close its banks, then REF. (cycle, command, bank)."""
     pending = ch.refresh_pending
@@ -477,7 +536,7 @@ def refresh_candidate(table: Any, ch: Any) -> tuple[int, int, int]:
     return earliest(table, ch, REF, bank, 1), REF, bank
 
 
-@njit(cache=True)
+@compiled
 def macro_length(table: Any, ch: Any, kind: int, row: int, readouts: int, dots: int) -> int:
     """Bound on the cycles from now to the end of a macro-command, for the refresh deadline (NeuPIMs section 5.2)."""
     buffer = 1 if table.dual else 0
@@ -496,7 +555,7 @@ def macro_length(table: Any, ch: Any, kind: int, row: int, readouts: int, dots: 
         closes += ch.open_row[buffer, trailing_zeros(banks)] != row
         banks &= banks - 1
     activations = table.delay_same[PIM_ACT, ACT] * (table.bank_groups - 1) + table.delay_same[PIM_ACT, GEMV]
-    gap = max(0, ch.ready[0, PIM_PRE if table.dual else PRE] - max(ch.bus[0], ch.ready[0, HEADER]))
+    gap = max(0, ch.ready[PIM_PRE if table.dual else PRE, 0] - max(ch.bus[0], ch.ready[HEADER, 0]))
     if table.coarse_estimate:
         # The artifact counts tRTP per precharge and one burst slot per dot-product of the tile and per further result;
         # the number of dot-products travels in the HEADER as a power of two.
@@ -508,34 +567,13 @@ def macro_length(table: Any, ch: Any, kind: int, row: int, readouts: int, dots: 
     length = 1 + activations + table.ranks - 1
     if closes:
         length += closes + table.delay_same[close, PIM_ACT]
-    return length + gap + (readouts - 1) * gemv_gap(table, dots) + table.result_base + table.result_per_dot * dots
+    between = table.gemv_gap_base + table.gemv_gap_per_dot * dots
+    return length + gap + (readouts - 1) * between + table.result_base + table.result_per_dot * dots
 
 
-@njit(cache=True)
-def gemv_gap(table: Table, dots: int) -> int:
-    """Cycles between two GEMVs of ``dots`` dot-products."""
-    for index in range(table.row_begin[GEMV], table.row_begin[GEMV + 1]):
-        if table.rows[index, 0] == GEMV:
-            return table.rows[index, 2] + table.rows[index, 3] * dots
-    return 0
-
-
-@njit(cache=True)
-def next_deadline(table: Any, ch: Any) -> int:
-    """Cycle of the next refresh of any rank."""
-    if table.refresh_interval == 0:
-        return NEVER
-    due = ch.next_refresh[0]
-    for rank in range(1, table.ranks):
-        due = min(due, ch.next_refresh[rank])
-    return due
-
-
-@njit(cache=True)
+@compiled
 def pim_candidate(table: Any, ch: Any, now: int) -> tuple[int, int, int]:
     """The next command of the current PIM macro-command: (cycle, command, bank)."""
-    if ch.source_head[PROGRAM] == ch.source_tail[PROGRAM]:
-        return NEVER, -1, -1
     if not table.dual and ch.queued > 0:
         return NEVER, -1, -1  # single row buffer: requests already in bank queues go first
     kind, row, readouts = ch.op_kind, ch.op_row, ch.op_readouts
@@ -549,11 +587,11 @@ def pim_candidate(table: Any, ch: Any, now: int) -> tuple[int, int, int]:
         if max(ch.op_release, ch.pim_free) > now:
             return max(ch.op_release, ch.pim_free), -1, -1
         first = GWRITE if kind == OP_GWRITE else HEADER
-        start = max(max(now, ch.bus[0]), ch.ready[0, first])
+        start = max(max(now, ch.bus[0]), ch.ready[first, 0])
         length = macro_length(table, ch, kind, row, readouts, dots)
-        if start + length >= next_deadline(table, ch):
+        if start + length >= ch.refresh_due:
             longest = table.refresh_interval // table.ranks - table.delay_same[REF, ACT]
-            if length < longest or start + length - longest > next_deadline(table, ch):
+            if length < longest or start + length - longest > ch.refresh_due:
                 ch.pim_waits_refresh = 1
                 return NEVER, -1, -1
         ch.pim_started = 1
@@ -572,9 +610,9 @@ def pim_candidate(table: Any, ch: Any, now: int) -> tuple[int, int, int]:
         for bank in range(table.banks):
             opened = ch.open_row[buffer, bank]
             if opened >= 0 and opened != row:
-                conflict |= np.int64(1) << np.int64(bank)
+                conflict |= bit(bank)
             if table.dual and ch.open_row[0, bank] == row:
-                clash |= np.int64(1) << np.int64(bank)
+                clash |= bit(bank)
         if clash:
             return first_close(table, ch, 0, clash)
         if conflict:
@@ -592,94 +630,146 @@ def pim_candidate(table: Any, ch: Any, now: int) -> tuple[int, int, int]:
     return earliest(table, ch, GEMV, 0, 0), GEMV, 0
 
 
-@njit(cache=True)
-def memory_candidate(
-    table: Any, ch: Any, now: int, pim_cycle: int, pim_command: int, pim_bank: int
-) -> tuple[int, int, int]:
+@compiled
+def memory_candidate(table: Any, ch: Any, pim: tuple[int, int, int]) -> tuple[int, int, int]:
     """The earliest command that any bank queue wants, column commands first among equals, round-robin over banks.
 
-    Banks of a rank that waits for its refresh are left out. While a PIM command waits, a command that would push it
-    further back is held, if the table says that PIM reserves its slots.
+    Banks of a rank that waits for its refresh are left out. ``pim``: the command that PIM waits for, (cycle, command, bank).
     """
-    if ch.queued == 0:
-        return NEVER, -1, -1
-    blocked = np.int64(0)
-    pending = ch.refresh_pending
-    while pending:
-        rank = trailing_zeros(pending)
-        pending &= pending - 1
-        blocked |= rank_banks(table, rank) if table.ranks > 1 else np.int64(-1)
-    reserve = table.pim_reserves and pim_command >= 0
-    start = np.int64(-1) << ch.round_robin
     best, best_command, best_bank = NEVER, -1, -1
+    if ch.queued == 0:
+        return best, best_command, best_bank
+    allowed = ~pending_banks(table, ch) if ch.refresh_pending else np.int64(-1)
+    beside_pim_rows = table.dual and (ch.pim_started or ch.open_mask[1] != 0)
     for index in range(4):
         command = RD if index == 0 else WR if index == 1 else ACT if index == 2 else PRE
-        banks = ch.mask[command] & ~blocked
+        banks = ch.mask[command] & allowed
         if banks == 0:
             continue
-        floor = max(ch.ready[0, command], ch.bus[table.command_bus[command]])
-        rank_floor = ch.ready[1, command]
-        for rank in range(1, table.ranks):
-            rank_floor = min(rank_floor, ch.ready[1 + rank, command])
-        floor = max(floor, rank_floor)
+        floor = earliest_anywhere(table, ch, command)
         if floor >= best:
             continue
-        for half in range(2):
-            part = banks & start if half == 0 else banks & ~start
-            while part:
-                bank = trailing_zeros(part)
-                part &= part - 1
-                cycle = earliest(table, ch, command, bank, 3)
-                if cycle >= best:
-                    continue
-                if command == ACT and table.dual:
-                    wanted = ch.queue[bank, ch.queue_head[bank], 0]
-                    if ch.open_row[1, bank] == wanted:
-                        if ch.pim_started and pim_command != HEADER:
-                            continue  # the row is in use in the PIM row buffer
-                        cycle = earliest(table, ch, PIM_PRE, bank, 3)
-                        if cycle < best:
-                            best, best_command, best_bank = cycle, PIM_PRE, bank
-                        continue
-                    if ch.pim_started and ch.op_kind != OP_GWRITE and ch.op_row == wanted:
-                        continue  # a tile is about to open this row
-                if reserve and cycle < pim_cycle:
-                    whole = pim_command == GEMV or pim_command == HEADER
-                    same = whole or bank // table.banks_per_rank == pim_bank // table.banks_per_rank
-                    delay = table.delay_same[command, pim_command] if same else table.delay_other[command, pim_command]
-                    if cycle + delay > pim_cycle:
-                        continue
-                best, best_command, best_bank = cycle, command, bank
-                if cycle <= floor:
-                    part = np.int64(0)
-                    banks = np.int64(0)
+        if command == ACT and beside_pim_rows:
+            banks, leftover = sort_by_pim_row(ch, banks, pim[1])
+            close_floor = earliest_anywhere(table, ch, PIM_PRE)
+            cycle, bank = first_bank(table, ch, PIM_PRE, leftover, close_floor, best, (NEVER, -1, -1))
+            if cycle < best:
+                best, best_command, best_bank = cycle, PIM_PRE, bank
+        cycle, bank = first_bank(table, ch, command, banks, floor, best, pim)
+        if cycle < best:
+            best, best_command, best_bank = cycle, command, bank
     return best, best_command, best_bank
 
 
-@njit(cache=True)
+@compiled
+def pending_banks(table: Any, ch: Any) -> int:
+    """Bit mask of the banks whose rank waits for its refresh."""
+    banks = np.int64(0)
+    pending = ch.refresh_pending
+    while pending:
+        banks |= rank_banks(table, trailing_zeros(pending))
+        pending &= pending - 1
+    return banks
+
+
+@compiled
+def earliest_anywhere(table: Any, ch: Any, command: int) -> int:
+    """A cycle before which ``command`` is legal in no bank: what the command bus, the channel and every rank allow."""
+    ready = ch.ready[command]
+    ranks = ready[1]
+    for rank in range(1, table.ranks):
+        ranks = min(ranks, ready[1 + rank])
+    return max(max(ready[0], ch.bus[table.command_bus[command]]), ranks)
+
+
+@compiled
+def first_bank(
+    table: Any, ch: Any, command: int, banks: int, floor: int, best: int, pim: tuple[int, int, int]
+) -> tuple[int, int]:
+    """Which of ``banks`` (a bit mask) may issue ``command`` first, and when; (best, -1) if none before ``best``.
+
+    Among equals: the first in round-robin order. ``floor``: no bank may be earlier than this. While a PIM command waits, a
+    command that would push it further back is held, if the table says that PIM reserves its slots.
+    """
+    ready = ch.ready[command]
+    first_group = 1 + table.ranks
+    first_bank = first_group + table.ranks * table.bank_groups
+    start = np.int64(-1) << ch.round_robin
+    chosen, group, group_cycle, hold_from = -1, -1, floor, NEVER
+    for half in range(2):
+        part = banks & start if half == 0 else banks & ~start
+        while part:
+            bank = trailing_zeros(part)
+            part &= part - 1
+            if bank >> table.bank_bits != group:
+                group = bank >> table.bank_bits
+                rank = group >> table.group_bits
+                group_cycle = max(floor, max(ready[first_group + group], ready[1 + rank]))
+                if table.pim_reserves and pim[1] >= 0:
+                    hold_from = pim[0] + 1 - delay_to_pim(table, command, rank, pim[1], pim[2])
+            cycle = max(group_cycle, ready[first_bank + bank])
+            if cycle < best and not hold_from <= cycle < pim[0]:
+                best, chosen = cycle, bank
+                if cycle <= floor:
+                    return best, chosen
+    return best, chosen
+
+
+@compiled
+def delay_to_pim(table: Any, command: int, rank: int, pim_command: int, pim_bank: int) -> int:
+    """Cycles from ``command`` in ``rank`` to the PIM command."""
+    whole = pim_command in (GEMV, HEADER)
+    if whole or rank == table.node[pim_bank, 1] - 1:
+        return table.delay_same[command, pim_command]
+    return table.delay_other[command, pim_command]
+
+
+@compiled
+def sort_by_pim_row(ch: Any, banks: int, pim_command: int) -> tuple[int, int]:
+    """Of banks that want a row opened: those that may, and those whose PIM row buffer must be closed first (bit masks).
+
+    A row must not be open in both row buffers. No row is opened that a tile uses or is about to; one left over in a PIM
+    row buffer is closed there first.
+    """
+    free, leftover = banks, np.int64(0)
+    tile_row = ch.op_row if ch.pim_started and ch.op_kind != OP_GWRITE else -1
+    while banks:
+        bank = trailing_zeros(banks)
+        banks &= banks - 1
+        wanted = ch.queue[bank, ch.queue_head[bank], 0]
+        if ch.open_row[1, bank] == wanted:
+            free &= ~bit(bank)
+            if not ch.pim_started or pim_command == HEADER:
+                leftover |= bit(bank)
+        elif wanted == tile_row:
+            free &= ~bit(bank)
+    return free, leftover
+
+
+@compiled
 def set_open(table: Any, ch: Any, buffer: int, bank: int, row: int) -> None:
     """Open (row >= 0) or close (-1) a row buffer."""
-    bit = np.int64(1) << np.int64(bank)
     ch.open_row[buffer, bank] = row
     if row >= 0:
-        ch.open_mask[buffer] |= bit
+        ch.open_mask[buffer] |= bit(bank)
     else:
-        ch.open_mask[buffer] &= ~bit
+        ch.open_mask[buffer] &= ~bit(bank)
     if buffer == 0:
         ch.hits[bank] = 0
         set_candidate(table, ch, bank)
 
 
-@njit(cache=True)
+@compiled
 def end_operation(ch: Any, device: Any, cycle: int, complete: int) -> None:
     """The current macro-command has issued its last command; its result is there at ``complete``."""
     ch.pim_started = 0
     ch.pim_header_done = 0
     ch.pim_readouts = 0
     ch.op_loaded = 0
+    ch.arrival = 0
     ch.st_last_pim = max(ch.st_last_pim, complete)
     head = ch.source_head[PROGRAM]
-    at = head % MAX_ITEMS
+    at = head & (MAX_ITEMS - 1)
     ch.source[PROGRAM, at, 1] += 1
     if ch.source[PROGRAM, at, 1] == ch.source[PROGRAM, at, 2]:
         ch.source_head[PROGRAM] = head + 1
@@ -689,11 +779,11 @@ def end_operation(ch: Any, device: Any, cycle: int, complete: int) -> None:
         finish_part(device, ch.source[PROGRAM, at, 0], complete)
 
 
-@njit(cache=True)
+@compiled
 def issue_memory(table: Any, ch: Any, device: Any, cycle: int, command: int, bank: int) -> None:
     """Issue a command for the bank queues."""
-    ch.round_robin = (bank + 1) % table.banks
-    if command == RD or command == WR:
+    ch.round_robin = (bank + 1) & (table.banks - 1)
+    if command in (RD, WR):
         item = pop_burst(table, ch, bank, ch.candidate_run[bank])
         record(table, ch, device, cycle, command, bank, ch.open_row[0, bank], 0, item)
         ch.hits[bank] += 1
@@ -701,7 +791,7 @@ def issue_memory(table: Any, ch: Any, device: Any, cycle: int, command: int, ban
             complete = cycle + table.read_latency
             ch.st_return_sum += complete
             tail = ch.returns_tail
-            ch.returns[tail % MAX_RETURNS] = complete
+            ch.returns[tail & (MAX_RETURNS - 1)] = complete
             ch.returns_tail = tail + 1
             finish_burst(ch, device, item, complete)
         elif not table.posted_writes:
@@ -714,7 +804,7 @@ def issue_memory(table: Any, ch: Any, device: Any, cycle: int, command: int, ban
         issue_close(table, ch, device, cycle, command, bank)
 
 
-@njit(cache=True)
+@compiled
 def issue_close(table: Any, ch: Any, device: Any, cycle: int, command: int, bank: int) -> None:
     """Issue PRE or PIM_PRE."""
     buffer = 1 if command == PIM_PRE else 0
@@ -722,10 +812,10 @@ def issue_close(table: Any, ch: Any, device: Any, cycle: int, command: int, bank
     set_open(table, ch, buffer, bank, -1)
 
 
-@njit(cache=True)
+@compiled
 def issue_pim(table: Any, ch: Any, device: Any, cycle: int, command: int, bank: int) -> None:
     """Issue a command of the current PIM macro-command."""
-    if command == PRE or command == PIM_PRE:
+    if command in (PRE, PIM_PRE):
         issue_close(table, ch, device, cycle, command, bank)
         return
     row, dots = ch.op_row, max(ch.op_dots, table.pipeline_dots)
@@ -749,7 +839,7 @@ def issue_pim(table: Any, ch: Any, device: Any, cycle: int, command: int, bank: 
             end_operation(ch, device, cycle, cycle + table.result_base + table.result_per_dot * dots)
 
 
-@njit(cache=True)
+@compiled
 def issue_refresh(table: Any, ch: Any, device: Any, cycle: int, command: int, bank: int) -> None:
     """Issue a close on the way to a refresh, or the refresh."""
     if command != REF:
@@ -757,82 +847,131 @@ def issue_refresh(table: Any, ch: Any, device: Any, cycle: int, command: int, ba
         return
     record(table, ch, device, cycle, REF, bank, -1, 0, -1)
     rank = bank // table.banks_per_rank
-    ch.refresh_pending &= ~(np.int64(1) << np.int64(rank))
+    ch.refresh_pending &= ~bit(rank)
     ch.pim_waits_refresh = 0
 
 
-@njit(cache=True)
-def load_operation(ch: Any, operations: Array) -> None:
+@compiled
+def load_operation(ch: Any, operation: Any) -> None:
     """Make the next PIM macro-command of the channel the current one."""
-    at = ch.source[PROGRAM, ch.source_head[PROGRAM] % MAX_ITEMS, 1]
-    ch.op_kind, ch.op_row, ch.op_readouts = operations[at, 0], operations[at, 1], operations[at, 2]
-    ch.op_dots, ch.op_release = operations[at, 3], operations[at, 4]
+    ch.op_kind, ch.op_row, ch.op_release = operation.kind, operation.row, operation.release
+    ch.op_readouts, ch.op_dots = operation.readouts, operation.dots
+    ch.left[ch.source[PROGRAM, ch.source_head[PROGRAM] & (MAX_ITEMS - 1), 0]] -= operation.least
     ch.op_loaded = 1
 
 
-@njit(cache=True)
-def run_channel(
-    table: Any, ch: Any, device: Any, operations: Array, trace: Array, now: int, limit: int
-) -> None:
-    """Issue all commands of one channel with cycle < limit, and note in ``next`` when it must be looked at again."""
+@compiled
+def fall_due(table: Any, ch: Any, now: int) -> None:
+    """Note which ranks are due for their refresh at ``now``."""
+    ch.refresh_due = NEVER
+    for rank in range(table.ranks):
+        if ch.next_refresh[rank] <= now:
+            ch.refresh_pending |= bit(rank)
+            ch.next_refresh[rank] += table.refresh_interval
+        ch.refresh_due = min(ch.refresh_due, ch.next_refresh[rank])
+    ch.rethink = 0
+
+
+@compiled
+def choose(table: Any, ch: Any, now: int) -> None:
+    """Choose the channel's next command: the earliest; among equals refresh, then PIM, then the bank queues."""
+    ch.rethink = NEVER
+    cycle, command, bank = refresh_candidate(table, ch)
+    by = FOR_REFRESH
+    pim = NEVER, -1, -1
+    if ch.source_head[PROGRAM] < ch.source_tail[PROGRAM]:
+        pim = pim_candidate(table, ch, now)
+        if pim[1] < 0:
+            ch.rethink = pim[0]
+        elif max(pim[0], now) < max(cycle, now):
+            cycle, command, bank = pim
+            by = FOR_PIM
+    memory = memory_candidate(table, ch, pim)
+    if max(memory[0], now) < max(cycle, now):
+        cycle, command, bank = memory
+        by = FOR_MEMORY
+    ch.chosen_cycle, ch.chosen_command, ch.chosen_bank, ch.chosen_by = cycle, command, bank, by
+
+
+@compiled
+def issue(table: Any, ch: Any, device: Any, cycle: int) -> None:
+    """Issue the chosen command."""
+    if ch.last_move == cycle:
+        ch.arrival = 0  # a burst may still take the slot that the move left, in this cycle
+    if ch.chosen_by == FOR_MEMORY:
+        issue_memory(table, ch, device, cycle, ch.chosen_command, ch.chosen_bank)
+    elif ch.chosen_by == FOR_PIM:
+        issue_pim(table, ch, device, cycle, ch.chosen_command, ch.chosen_bank)
+    else:
+        issue_refresh(table, ch, device, cycle, ch.chosen_command, ch.chosen_bank)
+
+
+@compiled
+def run_channel(table: Any, ch: Any, device: Any, operations: Any, trace: Any, now: int, limit: int) -> None:
+    """Issue all commands of one channel with cycle < limit, and note in ``next`` when it must be looked at again.
+
+    What falls due at a cycle comes before the command chosen for it.
+    """
     now = max(now, ch.next)
-    log_room = MAX_LOG - 4
     while now < limit:
-        next_event = limit
-        if table.refresh_interval > 0:
-            for rank in range(table.ranks):
-                due = ch.next_refresh[rank]
-                if due <= now:
-                    ch.refresh_pending |= np.int64(1) << np.int64(rank)
-                    ch.next_refresh[rank] = due + table.refresh_interval
-                    due += table.refresh_interval
-                next_event = min(next_event, due)
-        arrivals = admit(table, ch, device, trace, now)
-        arrivals = min(arrivals, move(table, ch, now))
-        cycle, command, bank = refresh_candidate(table, ch)
-        cause = 0
-        if not ch.op_loaded and ch.source_head[PROGRAM] < ch.source_tail[PROGRAM]:
-            load_operation(ch, operations)
-        pim_cycle, pim_command, pim_bank = pim_candidate(table, ch, now)
-        if pim_command < 0:
-            next_event = min(next_event, max(pim_cycle, now + 1))
-        elif max(pim_cycle, now) < max(cycle, now):
-            cycle, command, bank, cause = pim_cycle, pim_command, pim_bank, 1
-        memory_cycle, memory_command, memory_bank = memory_candidate(
-            table, ch, now, pim_cycle, pim_command, pim_bank
-        )
-        if max(memory_cycle, now) < max(cycle, now):
-            cycle, command, bank, cause = memory_cycle, memory_command, memory_bank, 2
-        cycle = max(cycle, now)
-        next_event = min(next_event, arrivals)
-        if cycle >= next_event:
-            if next_event >= limit:
-                due = next_deadline(table, ch)
-                if pim_command < 0:
-                    due = min(due, pim_cycle)
-                ch.next = min(cycle, min(arrivals, due))
-                return
-            now = next_event
-            continue
-        now = cycle
-        if cause == 0:
-            issue_refresh(table, ch, device, cycle, command, bank)
-        elif cause == 1:
-            issue_pim(table, ch, device, cycle, command, bank)
+        if ch.refresh_due <= now:
+            fall_due(table, ch, now)
+        if ch.arrival <= now:
+            take_returns(ch, now)
+            if ch.trace_next < ch.trace_end:
+                again = admit_request(table, ch, device, trace[ch.trace_next], now)
+            else:
+                again = admit(table, ch, device, now)
+            ch.arrival = min(again, move(table, ch, now))
+        if ch.rethink <= now:
+            if not ch.op_loaded and ch.source_head[PROGRAM] < ch.source_tail[PROGRAM]:
+                load_operation(ch, operations[ch.source[PROGRAM, ch.source_head[PROGRAM] & (MAX_ITEMS - 1), 1]])
+            choose(table, ch, now)
+        cycle = max(ch.chosen_cycle, now)
+        event = min(min(ch.refresh_due, ch.arrival), ch.rethink)
+        if cycle >= event:
+            now = event
+        elif cycle >= limit or device.log_count >= LOG_ROOM:
+            now = cycle
+            break
         else:
-            issue_memory(table, ch, device, cycle, command, bank)
-        if device.log_on and device.log_count >= log_room:
-            ch.next = now
-            return
+            now = cycle
+            issue(table, ch, device, cycle)
     ch.next = now
 
 
-@njit(cache=True)
-def advance(tables: Any, channels: Any, devices: Any, operations: Array, trace: Array, limit: int) -> int:
+@compiled
+def find_horizon(table: Any, channels: Any, device: Any, start: int) -> int:
+    """A cycle before which no item completes, whatever the channels do from ``start`` on.
+
+    In one cycle a channel issues at most one burst, and accepts at most one of an item; PIM needs ``left`` cycles or more.
+    """
+    least = NEVER
+    for item in range(device.items_end):
+        if device.parts[item] > 0:
+            left = 0
+            for channel in range(table.channels):
+                left = max(left, channels[channel].left[item])
+                if left >= least:
+                    break
+            least = min(least, left)
+            if least <= 2:
+                break
+    return start + cycles_for(least) + table.shortest
+
+
+@compiled
+def cycles_for(left: int) -> int:
+    """Cycles from now to the last of ``left`` bursts at least, two in a cycle: a read issued and a posted write accepted."""
+    return max((left + 1) // 2 - 1, 0)
+
+
+@compiled
+def advance(tables: Any, channels: Any, devices: Any, operations: Any, trace: Any, limit: int) -> int:
     """Run all channels to ``limit`` or to the first completion, whichever is earlier, and return that cycle.
 
-    Channels run in windows no longer than the shortest time from a command to the completion that it can cause, so no
-    channel passes a cycle at which something outside could react. Returns early, at the cycle reached, when the log is full.
+    Channels run one after the other, in windows that end before any item can complete (:func:`find_horizon`), so no channel
+    passes a cycle at which something outside could react. Returns early, at the cycle reached, when the log is full.
     """
     table, device = tables[0], devices[0]
     while True:
@@ -846,18 +985,20 @@ def advance(tables: Any, channels: Any, devices: Any, operations: Array, trace: 
         if first >= stop:
             device.time = stop
             return stop
-        shortest = table.write_latency if device.active_writes > 0 else table.read_latency
-        window = min(stop, max(time, first) + shortest)
+        first = max(time, first)
+        if device.horizon < first + table.shortest:
+            device.horizon = find_horizon(table, channels, device, first)
+        window = min(min(stop, device.horizon), first + device.most_window)
         for channel in range(table.channels):
             ch = channels[channel]
             if ch.next < window:
                 run_channel(table, ch, device, operations, trace, time, window)
-                if device.log_on and device.log_count >= MAX_LOG - 4:
+                if device.log_count >= LOG_ROOM:
                     return time
         device.time = window
 
 
-@njit(cache=True)
+@compiled
 def take_done(devices: Any, time: int) -> int:
     """Move the finished items that are complete at ``time`` to the front of ``done``; returns how many there are."""
     device = devices[0]

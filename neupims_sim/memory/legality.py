@@ -205,7 +205,9 @@ class _Channel:
 
     def __init__(self, memory: MemoryConfig, preset: str) -> None:
         self.organization = memory.organization
-        self.timing = [_TimingRule(memory, constraint) for constraint in active_constraints(memory, preset)]
+        rules = [_TimingRule(memory, constraint) for constraint in active_constraints(memory, preset)]
+        self.ending = {command: [r for r in rules if command in r.constraint.next] for command in COMMANDS}
+        self.starting = {command: [r for r in rules if command in r.constraint.previous] for command in COMMANDS}
         self.command_bus = _CommandBus(memory.controller.separate_command_buses)
         self.data_bus = _DataBus(memory)
         self.row_buffers = _RowBuffers(memory)
@@ -219,11 +221,10 @@ class _Channel:
         if not (0 <= entry.bank < self.organization.banks and 0 <= entry.channel < self.organization.channels):
             yield _violation(entry, "channel and bank lie within the organization")
             return
-        for rule in self.timing:
-            if entry.command in rule.constraint.next:
-                yield from rule.check(entry)
-            if entry.command in rule.constraint.previous:
-                rule.note(entry)
+        for rule in self.ending[entry.command]:
+            yield from rule.check(entry)
+        for rule in self.starting[entry.command]:
+            rule.note(entry)
         yield from self.command_bus.issue(entry)
         yield from self.data_bus.issue(entry)
         yield from self.row_buffers.issue(entry)

@@ -188,13 +188,21 @@ class CommandMemory(MemoryModel):
         return event
 
     def _catch_up(self) -> None:
-        """Bring idle channels (refreshes only) to the present."""
-        now = convert_cycles(int(self.env.now), self.clock_ghz, self.config.organization.clock_ghz)
-        if self._device.time < now:
-            self._device.advance(now)
+        """Bring channels to the present: idle ones, and by the fraction of a cycle that two clocks may lie apart."""
+        now = self._memory_cycle(int(self.env.now))
+        while self._device.time < now:
+            time, done = self._device.advance(now)
+            for item in done:
+                self._succeed_at(time, self._waiting.pop(item))
+
+    def _succeed_at(self, memory_cycle: int, event: SimEvent) -> None:
+        def fire() -> Generator[SimEvent, Any, None]:
+            yield self.env.timeout(max(0, self._device_cycle(memory_cycle) - int(self.env.now)))
+            event.succeed()
+
+        self.env.process(fire())
 
     def _run(self) -> Generator[SimEvent, Any, None]:
-        memory_ghz = self.config.organization.clock_ghz
         last_progress = 0
         while True:
             if not self._waiting:
@@ -205,8 +213,9 @@ class CommandMemory(MemoryModel):
                 yield _AfterOthers(self.env)
                 continue
             limit = last_progress + self.watchdog_cycles
-            if self.env.peek() != float("inf"):
-                limit = min(limit, int(self.env.peek() * memory_ghz / self.clock_ghz))
+            wake = self.env.peek()
+            if wake != float("inf"):
+                limit = min(limit, self._memory_cycle(int(wake)))
             time, done = self._device.advance(limit)
             finished = [self._waiting.pop(item) for item in done]  # now: the device may give their numbers to others
             if done:
@@ -216,15 +225,23 @@ class CommandMemory(MemoryModel):
                     f"memory {self.config.name!r}: {len(self._waiting)} transfers and PIM programs pending, "
                     f"none completed for {self.watchdog_cycles} cycles"
                 )
-            delay = convert_cycles(time, memory_ghz, self.clock_ghz) - int(self.env.now)
-            if delay > 0:
-                yield self.env.timeout(delay)
+            resume = self._device_cycle(time) if done else int(wake)
+            if resume > self.env.now:
+                yield self.env.timeout(resume - int(self.env.now))
             for event in finished:
                 event.succeed()
             while self._backlog and len(self._waiting) < MAX_ITEMS - 1:
                 start, event = self._backlog.popleft()
                 self._catch_up()
                 self._waiting[start()] = event
+
+    def _memory_cycle(self, device_cycle: int) -> int:
+        """The first memory cycle that does not begin before a device cycle: when work handed over then can start."""
+        return convert_cycles(device_cycle, self.clock_ghz, self.config.organization.clock_ghz)
+
+    def _device_cycle(self, memory_cycle: int) -> int:
+        """The first device cycle at which something that happens at a memory cycle is seen."""
+        return convert_cycles(memory_cycle, self.config.organization.clock_ghz, self.clock_ghz)
 
     def _to_memory(self, cycles: Int64Array) -> Int64Array:
         ratio = self.config.organization.clock_ghz / self.clock_ghz

@@ -52,7 +52,9 @@ class Region:
 
     def take(self, size_bytes: int) -> tuple[int, int]:
         """(address, bytes) of the next piece, widened to whole granules."""
-        size = min(-(-size_bytes // self._granule) * self._granule, -(-self.size_bytes // self._granule) * self._granule)
+        size = min(
+            -(-size_bytes // self._granule) * self._granule, -(-self.size_bytes // self._granule) * self._granule
+        )
         if self._at + size > self.size_bytes:
             self._at = 0
         start = self._at
@@ -129,9 +131,7 @@ class Npu:
                 yield loaded.put((step, arrivals, room))
         yield computing
 
-    def _compute(
-        self, name: str, steps: TileSteps, loaded: simpy.Store, output: Region, ready: SimEvent
-    ) -> Process:
+    def _compute(self, name: str, steps: TileSteps, loaded: simpy.Store, output: Region, ready: SimEvent) -> Process:
         stores: list[SimEvent] = []
         for _ in range(len(steps.compute_cycles)):
             step, arrivals, room = yield loaded.get()
@@ -162,7 +162,8 @@ class Npu:
         total = sum(size for _, size in (*loads, *stores))
         chunks = max(1, min(chunks, total // 4096)) if total else 1
         arrivals = [
-            [self.transfer(READ, *region.take(-(-size // chunks)), name) for region, size in loads] for _ in range(chunks)
+            [self.transfer(READ, *region.take(-(-size // chunks)), name) for region, size in loads]
+            for _ in range(chunks)
         ]
         written: list[SimEvent] = []
         for chunk in range(chunks):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +29,12 @@ Int64Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class OperatorRecord:
-    """When one operator of one sub-batch ran."""
+    """When one operator of one sub-batch ran: from the end of what it depends on to its own end."""
 
     layer: int
     sub_batch: int
+    request: int | None
+    """Position in the batch, where the operator belongs to one request."""
     operator: str
     unit: str
     start_cycle: int
@@ -40,14 +42,29 @@ class OperatorRecord:
     macs: int
 
 
+@dataclass(frozen=True)
+class PhaseRecord:
+    """When a phase (QKV, MHA, Proj+FFN) of one sub-batch ran."""
+
+    layer: int
+    sub_batch: int
+    phase: str
+    start_cycle: int
+    end_cycle: int
+
+
 @dataclass
 class Observations:
     """Everything that a run writes down; results and timelines are made of it."""
 
     operators: list[OperatorRecord] = field(default_factory=list)
-    busy: list[tuple[str, str, int, int]] = field(default_factory=list)
-    """(lane, name, start, end) of every piece of work."""
+    phases: list[PhaseRecord] = field(default_factory=list)
     stages: list[tuple[str, int, int]] = field(default_factory=list)
+    """(name, start, end) of every stage."""
+    under_way: dict[int, str] = field(default_factory=dict)
+    """The phase that each sub-batch is in."""
+    layer_cycles: list[int] = field(default_factory=list)
+    """The moments between which identical steady-state layers pass."""
     npu_macs: int = 0
     pim_macs: int = 0
 
@@ -150,39 +167,51 @@ class SubBatchRun:
         options = (config.npu, config.mapping, bandwidth)
         self._before = map_phase(phases.before, frozenset(), *options, frozenset({block_input.whole}))
         attended = next(t for t in phases.after[0].inputs if t.role == "activation")
-        self._after = map_phase(
-            phases.after, frozenset({block_output.whole}), *options, frozenset({attended.whole})
-        )
+        self._after = map_phase(phases.after, frozenset({block_output.whole}), *options, frozenset({attended.whole}))
         self._attended_bytes = attended.bytes
         self._attended = attended.whole
         self._probabilities = Region(placement.address(f"{index}.logits"), self._probability_bytes(sum(self._contexts)))
 
     def qkv(self, layer: int) -> SimEvent:
         """Start everything before the attention. It goes before waiting Proj+FFN operators: PIM needs its output."""
-        return self._env.process(self._phase(self._before, layer, priority=0))
+        return self._start("QKV", layer, self._phase(self._before, layer, priority=0))
 
     def proj_ffn(self, layer: int) -> SimEvent:
         """Start everything after the attention."""
-        return self._env.process(self._phase(self._after, layer, priority=1))
+        return self._start("Proj+FFN", layer, self._phase(self._after, layer, priority=1))
 
     def mha(self, layer: int) -> SimEvent:
         """Start the attention of all requests."""
         on_pim = self._config.attention_on == "pim"
-        return self._env.process(self._pim_attention(layer) if on_pim else self._npu_attention(layer))
+        return self._start("MHA", layer, self._pim_attention(layer) if on_pim else self._npu_attention(layer))
+
+    def _start(self, name: str, layer: int, work: Process) -> SimEvent:
+        def timed() -> Process:
+            start = int(self._env.now)
+            self._seen.under_way[self._index] = f"{name} of layer {layer}"
+            yield from work
+            del self._seen.under_way[self._index]
+            self._seen.phases.append(PhaseRecord(layer, self._index, name, start, int(self._env.now)))
+
+        return self._env.process(timed())
 
     def _phase(self, works: Sequence[Work], layer: int, priority: int) -> Process:
         """Operators in program order; each waits for those it depends on, or (operator_drain) for the one before it."""
-        done: dict[int, SimEvent] = {}
+        done: dict[int, simpy.Process] = {}
         for work in works:
-            ready = self._env.all_of([done[d] for d in work.operator.deps if d in done])
-            process = self._env.process(self._operator(work, layer, ready, priority))
+            dependencies = [done[d] for d in work.operator.deps if d in done]
+            process = self._env.process(self._operator(work, layer, dependencies, priority))
             done[work.operator.id] = process
             if self._config.mapping.operator_drain:
                 yield process
         yield self._env.all_of(done.values())
 
-    def _operator(self, work: Work, layer: int, ready: SimEvent, priority: int) -> Process:
-        start = int(self._env.now)
+    def _operator(
+        self, work: Work, layer: int, dependencies: Sequence[simpy.Process], priority: int
+    ) -> Generator[SimEvent, Any, int]:
+        """Run an operator of a phase; returns the cycle of its end."""
+        asked = int(self._env.now)
+        ready = self._env.all_of(dependencies)
         if isinstance(work, GemmWork):
             yield from self._npu.gemm(
                 work.operator.name,
@@ -199,7 +228,9 @@ class SubBatchRun:
             unit = "vector units" if work.cycles else "DMA"
         macs = work_macs(work)
         self._seen.npu_macs += macs
+        start = max((cast(int, process.value) for process in dependencies), default=asked)
         self._record(layer, work.operator.name, unit, start, macs)
+        return int(self._env.now)
 
     def _vector(self, work: VectorWork, ready: SimEvent) -> Process:
         yield from self._npu.vector(
@@ -252,7 +283,7 @@ class SubBatchRun:
         if keep:  # otherwise the QKV GEMM has stored the query
             yield self._write_operand(channel, rows.query, int(layout.query_row_bytes().sum()))
         yield from self._pim.run(channel, layout.logits_program(tokens, rows), (layer, self._index), releases.get(n))
-        self._count_pim(layer, "logits", start, layout.logits_counts(tokens).dots)
+        self._count_pim(layer, "logits", start, layout.logits_counts(tokens).dots, self._requests[n])
         start = int(self._env.now)
         busy, latency = softmax_occupancy(self._config.npu.vector, rows=layout.heads, width=tokens)
         yield from self._npu.vector("softmax", busy, ready=self._env.event().succeed())
@@ -263,7 +294,7 @@ class SubBatchRun:
             yield self._write_operand(channel, rows.probability, int(layout.probability_row_bytes(tokens).sum()))
         else:
             yield self._npu.transfer(WRITE, *self._probabilities.take(size), "softmax")
-        self._record(layer, "softmax", "vector units", start, 0)
+        self._record(layer, "softmax", "vector units", start, 0, self._requests[n])
 
     def _attend(self, n: int, layer: int, logits: SimEvent, releases: Mapping[int, Int64Array]) -> Process:
         if not logits.processed:
@@ -272,7 +303,7 @@ class SubBatchRun:
         rows = self._placement.rows(self._requests[n], layer)
         program, turn = layout.attend_program(tokens, rows), (layer, self._index)
         yield from self._pim.run(self._channels[n], program, turn, releases.get(n))
-        self._count_pim(layer, "attend", start, layout.attend_counts(tokens).dots)
+        self._count_pim(layer, "attend", start, layout.attend_counts(tokens).dots, self._requests[n])
         partial_sums = layout.segments(tokens) - 1
         if partial_sums:
             width = layout.heads * layout.head_size
@@ -307,18 +338,16 @@ class SubBatchRun:
         heads = self._config.model.heads // self._config.parallel.tensor
         return heads * tokens * self._config.npu.element_bytes
 
-    def _count_pim(self, layer: int, name: str, start: int, dots: int) -> None:
+    def _count_pim(self, layer: int, name: str, start: int, dots: int, request: int) -> None:
         organization = self._config.memory.organization
         macs = dots * organization.banks * self._config.memory.pim.multipliers_per_bank
         self._seen.pim_macs += macs
-        self._record(layer, name, "PIM", start, macs)
+        self._record(layer, name, "PIM", start, macs, request)
 
     def _region(self, tensor: Tensor) -> Region:
         return Region(self._placement.address(f"{self._index}.{tensor.whole}"), tensor.bytes)
 
-    def _record(self, layer: int, name: str, unit: str, start: int, macs: int) -> None:
+    def _record(self, layer: int, name: str, unit: str, start: int, macs: int, request: int | None = None) -> None:
         self._seen.operators.append(
-            OperatorRecord(layer, self._index, name, unit, start, int(self._env.now), macs)
+            OperatorRecord(layer, self._index, request, name, unit, start, int(self._env.now), macs)
         )
-
-

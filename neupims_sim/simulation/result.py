@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
+import neupims_sim
 from neupims_sim.config import Config, config_hash, dump_config
 from neupims_sim.simulation.machine import Observations, OperatorRecord
 
@@ -58,7 +59,7 @@ def write_run(result: Result, config: Config, directory: Path, wall_seconds: flo
 
     write_file(directory / "operators.csv", operators)
     provenance = {
-        "neupims_sim": version("neupims-sim"),
+        "neupims_sim": neupims_sim.__version__,
         "python": platform.python_version(),
         "numpy": version("numpy"),
         "numba": version("numba"),

@@ -13,13 +13,16 @@ from neupims_sim.errors import InputError
 from neupims_sim.mapping.pim_attention import AttentionLayout
 from neupims_sim.mapping.placement import PlacedRequest, Placement
 from neupims_sim.memory.device import Counters
-from neupims_sim.memory.models import MemoryModel, SimulationStalled, build_memory
+from neupims_sim.memory.models import MemoryModel, build_memory
 from neupims_sim.npu.device import Npu
 from neupims_sim.scheduling.channels import CHANNEL_ASSIGNMENTS, load_estimate
 from neupims_sim.scheduling.interleaving import FEWEST_LAYERS, INTERLEAVINGS, resolve_interleaving
 from neupims_sim.scheduling.partition import PARTITIONS
 from neupims_sim.simulation.machine import Observations, Phases, PimTurns, SubBatchRun
+from neupims_sim.simulation.policies import check_config_names
 from neupims_sim.simulation.result import Result
+from neupims_sim.simulation.timeline import Timeline
+from neupims_sim.simulation.watchdog import Watchdog
 from neupims_sim.trace import Trace
 from neupims_sim.workloads import RequestBatch, generate_llm, request_batch
 
@@ -34,6 +37,15 @@ class Snapshot:
     counters: Counters
     npu_macs: int
     pim_macs: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of the run in which ``layers`` layers pass."""
+
+    first: Snapshot
+    last: Snapshot
+    layers: int
 
 
 @dataclass
@@ -51,31 +63,31 @@ class RunRecorder:
 
     def mark(self) -> None:
         """A steady-state layer begins or ends here."""
-        self.marks.append(
-            Snapshot(int(self.env.now), self.memory.counters(), self.seen.npu_macs, self.seen.pim_macs)
-        )
+        self.seen.layer_cycles.append(int(self.env.now))
+        self.marks.append(self.snapshot())
+
+    def snapshot(self) -> Snapshot:
+        """The counters now."""
+        return Snapshot(int(self.env.now), self.memory.counters(), self.seen.npu_macs, self.seen.pim_macs)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The requests of one micro-batch on one device."""
-
-    contexts: Int64Array
-    channels: Int64Array
-    """All 0 where attention runs on the NPU."""
-    sub_batch: Int64Array
-
-
-def simulate(config: Config) -> Result:
+def simulate(config: Config, timeline: Timeline | None = None) -> Result:
     """Simulate one iteration of the configured batch.
+
+    ``timeline`` watches the run, which it does not change (INV-7), and can be written afterwards.
 
     Raises
     ------
     InputError: the configuration cannot be simulated (a batch that does not fit, unknown policies, ...).
     SimulationStalled: nothing can make progress (INV-8).
     """
+    check_config_names(config)
     if config.workload.phase != "decode":
-        raise InputError(f"workload.phase={config.workload.phase!r} can be traced but not simulated yet; allowed: decode")
+        raise InputError(
+            f"workload.phase={config.workload.phase!r} can be traced but not simulated yet; allowed: decode"
+        )
+    if config.workload.lm_head:
+        raise InputError("workload.lm_head=True can be traced but not simulated yet; allowed: False")
     whole = request_batch(config.workload, config.seed)
     requests = _micro_batch(whole, config.parallel.pipeline)
     layers = config.model.layers // config.parallel.pipeline
@@ -88,30 +100,39 @@ def simulate(config: Config) -> Result:
     layout = _layout(config) if on_pim else None
 
     env = simpy.Environment()
-    memory = build_memory(
+    watchdog_cycles = config.simulation.watchdog_cycles
+    model = build_memory(
         env,
         config.memory,
         preset=config.preset,
         clock_ghz=config.clock_ghz,
-        watchdog_cycles=config.simulation.watchdog_cycles,
+        watchdog_cycles=watchdog_cycles,
+        log=timeline is not None,
     )
     seen = Observations()
-    npu = Npu(env, config.npu, memory, lambda *work: seen.busy.append(work))
-    traces, batch, placement = _prepare(config, requests, layout, layers, simulated, interleaving)
+    if timeline is not None:
+        timeline.watch(config, model, seen)
+    memory = Watchdog(model, watchdog_cycles, seen, timeline.busy if timeline is not None else None)
+    npu = Npu(env, config.npu, memory, memory.busy)
+    sub_batches, channels, placement = _prepare(config, requests, layout, layers, simulated, interleaving)
     pim = PimTurns(env, memory)
     runs = [
-        SubBatchRun(index, config, env, memory, pim, npu, phases, placement, layout, members, batch.channels[members], seen)
-        for index, (phases, members) in enumerate(traces)
+        SubBatchRun(
+            index, config, env, memory, pim, npu, phases, placement, layout, members, channels[members].tolist(), seen
+        )
+        for index, (phases, members) in enumerate(sub_batches)
     ]
     recorder = RunRecorder(env, memory, seen)
+    begin = recorder.snapshot()
     done = env.process(policy(env, runs, simulated, recorder))
-    try:
-        env.run(until=done)
-    except RuntimeError as error:
-        if isinstance(error, SimulationStalled) or "No scheduled events left" not in str(error):
-            raise
-        raise SimulationStalled(f"at cycle {env.now} no event is left, but {interleaving} has not finished") from None
-    return _result(config, requests, interleaving, layers, simulated, int(env.now), recorder, len(whole.context_tokens))
+    env.run(until=done)
+    marks, periods = recorder.marks, len(recorder.marks) - 1
+    if periods < 1:  # too few layers for a steady state: the whole run
+        marks, periods = [begin, recorder.snapshot()], simulated
+    window = Window(marks[0], marks[-1], periods)
+    return _result(
+        config, requests, interleaving, layers, simulated, int(env.now), window, seen, len(whole.context_tokens)
+    )
 
 
 def _micro_batch(whole: RequestBatch, pipeline: int) -> RequestBatch:
@@ -139,8 +160,12 @@ def _prepare(
     layers: int,
     simulated: int,
     interleaving: str,
-) -> tuple[list[tuple[Phases, Int64Array]], Batch, Placement]:
-    """Assign channels and sub-batches, generate a trace per sub-batch, and place all tensors."""
+) -> tuple[list[tuple[Phases, list[int]]], Int64Array, Placement]:
+    """Assign channels and sub-batches, generate a trace per sub-batch, and place all tensors.
+
+    Returns the operators and the requests of each sub-batch, the channel of each request (all 0 where attention runs on
+    the NPU), and the placement.
+    """
     contexts = np.asarray(requests.context_tokens, dtype=np.int64)
     everything = np.arange(len(contexts))
     whole = Phases.of(_trace(config, contexts))
@@ -175,7 +200,7 @@ def _prepare(
         [PlacedRequest(int(c), int(t)) for c, t in zip(channels, contexts, strict=True)] if layout is not None else []
     )
     placement = Placement(config.memory.organization, tensors, reserved, layout, placed, kv_layers)
-    return list(zip(phases, groups, strict=True)), Batch(contexts, channels, sub_batch), placement
+    return [(part, group.tolist()) for part, group in zip(phases, groups, strict=True)], channels, placement
 
 
 def _trace(config: Config, contexts: Int64Array) -> Trace:
@@ -218,17 +243,17 @@ def _result(
     layers: int,
     simulated: int,
     end: int,
-    recorder: RunRecorder,
+    window: Window,
+    seen: Observations,
     batch_size: int,
 ) -> Result:
-    first, last = recorder.marks[0], recorder.marks[-1]
-    periods = max(1, len(recorder.marks) - 1)
+    first, last, periods = window.first, window.last, window.layers
     block = (last.cycle - first.cycle) / periods
     cycles = end + round((layers - simulated) * block)
     seconds = cycles / (config.clock_ghz * 1e9)
     tokens = len(requests.context_tokens)
     stages: dict[str, int] = {}
-    for name, start, stop in recorder.seen.stages:
+    for name, start, stop in seen.stages:
         stages[name] = stop - start  # the last of its kind: steady state
     return Result(
         cycles=cycles,
@@ -249,7 +274,7 @@ def _result(
         simulated_cycles=end,
         mean_context_tokens=float(np.mean(requests.context_tokens)),
         config_hash=config_hash(config),
-        observations=recorder.seen,
+        observations=seen,
     )
 
 
@@ -278,4 +303,3 @@ def _per_layer_traffic(config: Config, before: Counters, after: Counters, period
         "write": (after.writes - before.writes) * organization.burst_bytes // periods,
         "pim_internal": (after.dot_products - before.dot_products) * dot_bytes // periods,
     }
-

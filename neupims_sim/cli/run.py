@@ -1,0 +1,116 @@
+"""``neupims-sim run``: one configuration, simulated."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import rich.progress
+import typer
+from rich.console import Console
+
+from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption
+from neupims_sim.cli.output import print_json, print_table
+from neupims_sim.config import Config, config_hash, load_config
+from neupims_sim.config.files import label
+from neupims_sim.errors import InputError
+
+if TYPE_CHECKING:
+    from neupims_sim.simulation import Result
+
+
+def run(
+    config: ConfigArgument,
+    set_: SetOption = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Run directory; results/run-<system>-<hash> unless given.")
+    ] = None,
+    json: JsonOption = False,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="Also write timeline.json.gz, for https://ui.perfetto.dev.")
+    ] = False,
+    timeline_window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="START:END", help="Cycles that the timeline shows; the last steady-state layer unless given."
+        ),
+    ] = None,
+) -> None:
+    """Simulate one iteration of a batch, print the result, and write a run directory.
+
+    The directory holds config.yaml (resolved), result.json, operators.csv and provenance.json. Exit code 1 if the
+    simulation cannot make progress.
+    """
+    from neupims_sim.simulation import SimulationStalled, Timeline, simulate, write_run  # here: slow to load
+
+    window = None if timeline_window is None else _window(timeline_window)
+    resolved = load_config(config, set_ or ())
+    directory = out or Path("results") / f"run-{resolved.system}-{config_hash(resolved)}"
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"--out {directory}: exists and is not a directory")
+    watcher = Timeline() if timeline or window is not None else None
+    begin = time.perf_counter()
+    try:
+        with _spinner(f"simulating {resolved.system}"):
+            result = simulate(resolved, watcher)
+    except SimulationStalled as stalled:
+        typer.echo(f"error: the simulation stalled: {stalled}", err=True)
+        raise typer.Exit(1) from None
+    try:
+        write_run(result, resolved, directory, time.perf_counter() - begin)
+        if watcher is not None:
+            watcher.write(directory / "timeline.json.gz", window)
+    except OSError as error:
+        raise InputError(f"--out {directory}: cannot be written: {error}") from error
+    if json:
+        print_json(result.to_json())
+    else:
+        _print_result(resolved, result)
+    typer.echo(f"results in {label(directory)}", err=True)
+
+
+def _window(text: str) -> tuple[int, int]:
+    cycles = re.fullmatch(r"(\d+):(\d+)", text)
+    if cycles is None or not int(cycles[1]) < int(cycles[2]):
+        raise InputError(f"--timeline-window {text!r} is not START:END in cycles with START < END, e.g. 0:500000")
+    return int(cycles[1]), int(cycles[2])
+
+
+@contextmanager
+def _spinner(what: str) -> Iterator[None]:
+    """What is going on and for how long, on stderr if that is a terminal; gone afterwards."""
+    columns = (
+        rich.progress.SpinnerColumn(),
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.TimeElapsedColumn(),
+    )
+    console = Console(stderr=True)
+    with rich.progress.Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+        bar.add_task(what, total=None)
+        yield
+
+
+def _print_result(config: Config, result: Result) -> None:
+    stages = [(f"stage {name}", cycles, "cycles") for name, cycles in result.stages.items()]
+    shares = [(f"utilization {name}", 100 * share, "%") for name, share in result.utilization.items()]
+    traffic = [(f"traffic {name}", size / 1e6, "MB per layer") for name, size in result.traffic_bytes.items()]
+    rows: list[tuple[str, float, str]] = [
+        ("throughput", result.throughput_tokens_per_s, "tokens/s"),
+        ("iteration", result.cycles, "cycles"),
+        ("iteration", 1000 * result.seconds, "ms"),
+        ("block", result.block_cycles, "cycles per layer"),
+        *stages,
+        *shares,
+        *traffic,
+        ("mean context", result.mean_context_tokens, "tokens"),
+    ]
+    title = (
+        f"{config.system}: {config.model.name}, batch {result.batch_size}, preset {config.preset}, interleaving "
+        f"{result.interleaving}, {result.simulated_layers} of {result.layers} layers simulated"
+    )
+    print_table(("metric", "value", "unit"), rows, title)

@@ -1,0 +1,40 @@
+"""Which configuration keys name a policy, and whether what they name exists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Any
+
+from neupims_sim.config import Config
+from neupims_sim.errors import InputError
+from neupims_sim.memory.models import MEMORY_MODELS, find_memory_model
+from neupims_sim.npu.sharing import sharing_policies
+from neupims_sim.registry import Registry
+from neupims_sim.scheduling.channels import CHANNEL_ASSIGNMENTS
+from neupims_sim.scheduling.interleaving import INTERLEAVINGS
+from neupims_sim.scheduling.partition import PARTITIONS
+
+POLICIES: Mapping[str, Registry[Any]] = {
+    "scheduling.interleaving": INTERLEAVINGS,
+    "scheduling.channel_assignment": CHANNEL_ASSIGNMENTS,
+    "scheduling.partition": PARTITIONS,
+    "npu.systolic.sharing": sharing_policies,
+    "memory.model": MEMORY_MODELS,
+}
+"""The registry behind each configuration key that names a policy."""
+
+
+def check_config_names(config: Config) -> None:
+    """Raise InputError, with the nearest name, unless every policy that the configuration names exists."""
+    for key, registry in POLICIES.items():
+        name = attrgetter(key)(config)
+        if key == "scheduling.interleaving" and name == "auto":
+            continue
+        try:
+            if registry is MEMORY_MODELS:
+                find_memory_model(name)
+            else:
+                registry[name]
+        except InputError as error:
+            raise InputError(f"{key}={name!r}: {str(error).removeprefix(f'{key}={name!r} ')}") from None
