@@ -198,7 +198,7 @@ def test_off_is_a_word_and_not_false() -> None:
 @pytest.mark.parametrize(
     ("override", "parts"),
     [
-        ("scheduling.interleaving=locstep", ["--set: scheduling.interleaving='locstep'", "dataflow", "mean lockstep?"]),
+        ("npu.systolic.dataflow=wss", ["--set: npu.systolic.dataflow='wss'", "allowed:", "mean ws?"]),
         ("scheduling.interleavin=off", ["--set: scheduling.interleavin='off'", "unknown key", "mean interleaving?"]),
         ("modle.layers=2", ["--set: modle=", "unknown key", "mean model?"]),
         ("model=gpt3-7", ["--set: model='gpt3-7'", "configs/models", "mean gpt3-7b?"]),

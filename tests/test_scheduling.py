@@ -97,7 +97,9 @@ def test_gmlbp_is_within_four_thirds_of_the_optimum(tokens: np.ndarray, channels
 def test_inv9_a_request_that_fits_in_no_channel_is_refused_with_the_numbers() -> None:
     tokens = np.array([6, 6, 6])
     for policy in (round_robin, gmlbp):
-        with pytest.raises(InputError, match=r"6 tokens fits in no channel: each of the 2 holds 10 tokens.*room for 4"):
+        with pytest.raises(
+            InputError, match=r"needs 6 PIM rows, each of the 2 channels holds 10, and the emptiest has 4 left"
+        ):
             policy(tokens, tokens * 1.0, 2, tokens, 10)
 
 

@@ -11,6 +11,7 @@ from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption
 from neupims_sim.cli.output import print_json
 from neupims_sim.config import check_file, dump_config, load_config
 from neupims_sim.errors import InputError
+from neupims_sim.simulation import check_config_names
 
 app = typer.Typer(help="Show and check configurations.", no_args_is_help=True)
 
@@ -19,6 +20,7 @@ app = typer.Typer(help="Show and check configurations.", no_args_is_help=True)
 def show(config: ConfigArgument, set_: SetOption = None, json: JsonOption = False) -> None:
     """Print the fully resolved configuration: YAML that can be run again, or JSON."""
     resolved = load_config(config, set_ or ())
+    check_config_names(resolved)
     if json:
         print_json(resolved.model_dump(mode="json"))
     else:

@@ -60,7 +60,7 @@ def violations(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             f"attention_on='pim', but memory {config.memory.name!r} has no PIM (memory.row_buffers='none'); "
             "allowed: npu, or a memory whose row_buffers are single or dual",
         )
-    if config.attention_on == "npu" and config.scheduling.interleaving in ("lockstep", "dataflow"):
+    if config.attention_on == "npu" and config.scheduling.interleaving not in ("off", "auto"):
         yield (
             ("scheduling", "interleaving"),
             f"scheduling.interleaving={config.scheduling.interleaving!r} needs attention_on='pim'; "

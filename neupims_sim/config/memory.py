@@ -183,7 +183,8 @@ class MemoryConfig(_Section):
     controller: ControllerConfig = ControllerConfig()
     pim: PimConfig = PimConfig()
     presets: dict[str, dict[str, Any]] = {}
-    """Per preset: values of ``controller`` and ``pim`` that the preset assumes (modelling assumptions, applied before explicit settings)."""
+    """Per preset: values of ``organization``, ``timing``, ``controller`` and ``pim`` that it assumes; they apply after
+    the table and before explicit settings."""
     ideal_latency_cycles: NonNegativeInt = 50
     """Latency of the ``ideal`` model."""
     source: str = ""

@@ -99,8 +99,9 @@ class ParallelConfig(Section):
 class SchedulingConfig(Section):
     """Who runs what, when. Every field is the name of a registered policy or a literal."""
 
-    interleaving: Literal["off", "lockstep", "dataflow", "auto"] = "auto"
-    """Sub-batch interleaving: off; the stages A..F with a barrier after each; true dependencies only; best known rule."""
+    interleaving: str = "auto"
+    """Sub-batch interleaving: ``off``; ``lockstep``, the stages A..F with a barrier after each; ``dataflow``, true
+    dependencies only; ``auto``, the best known rule; or another registered policy."""
     auto_min_batch: PositiveInt = 256
     """``interleaving: auto`` interleaves from this batch size up (NeuPIMs paper, section 8)."""
     channel_assignment: str = "gmlbp"

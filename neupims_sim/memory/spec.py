@@ -131,7 +131,9 @@ _NEEDED = {
 def _row(config: MemoryConfig, constraint: Constraint, previous: str, following: str, base: int, per_dot: int) -> Row:
     for name in (previous, following):
         if name not in COMMANDS:
-            raise InputError(f"memory {config.name!r}: constraints: unknown command {name!r}; {suggestion(name, COMMANDS)}")
+            raise InputError(
+                f"memory {config.name!r}: constraints: unknown command {name!r}; {suggestion(name, COMMANDS)}"
+            )
     scope = _SCOPES[constraint.scope]
     if scope == OTHER_RANKS:
         if CHANNEL in (COMMAND_LEVEL[previous], COMMAND_LEVEL[following]):
@@ -143,9 +145,13 @@ def _row(config: MemoryConfig, constraint: Constraint, previous: str, following:
     else:
         level = min(scope, COMMAND_LEVEL[previous], COMMAND_LEVEL[following])
     if per_dot and previous != "GEMV":
-        raise InputError(f"memory {config.name!r}: constraints: {previous} -> {following} uses 'dots', which only GEMV has")
+        raise InputError(
+            f"memory {config.name!r}: constraints: {previous} -> {following} uses 'dots', which only GEMV has"
+        )
     if per_dot and constraint.window > 1:
-        raise InputError(f"memory {config.name!r}: constraints: {previous} -> {following}: 'dots' and 'window' exclude each other")
+        raise InputError(
+            f"memory {config.name!r}: constraints: {previous} -> {following}: 'dots' and 'window' exclude each other"
+        )
     return Row(COMMANDS.index(previous), COMMANDS.index(following), level, base, per_dot, constraint.window)
 
 
@@ -175,7 +181,9 @@ def _evaluate(config: MemoryConfig, where: str, expression: str, names: dict[str
                 return number
             case ast.Name(id=name):
                 if name not in names:
-                    raise InputError(f"memory {config.name!r}: {where}: unknown timing {name!r}; {suggestion(name, names)}")
+                    raise InputError(
+                        f"memory {config.name!r}: {where}: unknown timing {name!r}; {suggestion(name, names)}"
+                    )
                 return names[name]
             case ast.BinOp(left=left, op=ast.Add(), right=right):
                 return value(left) + value(right)

@@ -7,6 +7,7 @@ in PIM or on the NPU, and Proj+FFN on the NPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import simpy
@@ -32,12 +33,23 @@ class Recorder(Protocol):
     def mark(self) -> None: ...
 
 
-Interleaving = Callable[[simpy.Environment, Sequence[SubBatch], int, Recorder], Process]
+@dataclass(frozen=True)
+class Interleaving:
+    """A policy.
+
+    Attributes
+    ----------
+    run: the process; it takes the environment, the sub-batches, the number of layers and the recorder.
+    sub_batches: how many sub-batches it interleaves (1 or 2).
+    fewest_layers: layers that it needs to show its steady state.
+    """
+
+    run: Callable[[simpy.Environment, Sequence[SubBatch], int, Recorder], Process]
+    sub_batches: int = 2
+    fewest_layers: int = 2
+
 
 INTERLEAVINGS: Registry[Interleaving] = Registry("interleaving", "neupims_sim.scheduling")
-
-FEWEST_LAYERS = {"off": 2, "lockstep": 2, "dataflow": 4}
-"""Layers that a policy needs to show its steady state."""
 
 
 def resolve_interleaving(setting: str, batch_size: int, auto_min_batch: int, attention_on_pim: bool) -> str:
@@ -52,7 +64,6 @@ def resolve_interleaving(setting: str, batch_size: int, auto_min_batch: int, att
     return "lockstep" if attention_on_pim and batch_size >= auto_min_batch else "off"
 
 
-@INTERLEAVINGS.register("off")
 def off(env: simpy.Environment, sub_batches: Sequence[SubBatch], layers: int, recorder: Recorder) -> Process:
     """The whole batch goes through QKV (stage A), MHA (B) and Proj+FFN (E), one after the other."""
     (batch,) = sub_batches
@@ -63,7 +74,6 @@ def off(env: simpy.Environment, sub_batches: Sequence[SubBatch], layers: int, re
         recorder.mark()
 
 
-@INTERLEAVINGS.register("lockstep")
 def lockstep(env: simpy.Environment, sub_batches: Sequence[SubBatch], layers: int, recorder: Recorder) -> Process:
     """Stages A to F of NeuPIMs (section 6): each ends when both of its sides have ended."""
     one, two = sub_batches
@@ -79,7 +89,6 @@ def lockstep(env: simpy.Environment, sub_batches: Sequence[SubBatch], layers: in
     yield from _stage(env, recorder, "F", two.proj_ffn(layers - 1))
 
 
-@INTERLEAVINGS.register("dataflow")
 def dataflow(env: simpy.Environment, sub_batches: Sequence[SubBatch], layers: int, recorder: Recorder) -> Process:
     """No barriers: each sub-batch follows its own dependencies and takes a unit when it is free."""
     passed = [0] * layers
@@ -94,6 +103,11 @@ def dataflow(env: simpy.Environment, sub_batches: Sequence[SubBatch], layers: in
                 recorder.mark()
 
     yield env.all_of([env.process(follow(batch)) for batch in sub_batches])
+
+
+INTERLEAVINGS.register("off")(Interleaving(off, sub_batches=1))
+INTERLEAVINGS.register("lockstep")(Interleaving(lockstep))
+INTERLEAVINGS.register("dataflow")(Interleaving(dataflow, fewest_layers=4))
 
 
 def _in_turn(env: simpy.Environment, batch: SubBatch, layer: int) -> SimEvent:

@@ -16,7 +16,7 @@ from neupims_sim.memory.device import Counters
 from neupims_sim.memory.models import MemoryModel, build_memory
 from neupims_sim.npu.device import Npu
 from neupims_sim.scheduling.channels import CHANNEL_ASSIGNMENTS, load_estimate
-from neupims_sim.scheduling.interleaving import FEWEST_LAYERS, INTERLEAVINGS, resolve_interleaving
+from neupims_sim.scheduling.interleaving import INTERLEAVINGS, resolve_interleaving
 from neupims_sim.scheduling.partition import PARTITIONS
 from neupims_sim.simulation.machine import Observations, Phases, PimTurns, SubBatchRun
 from neupims_sim.simulation.policies import check_config_names
@@ -96,7 +96,7 @@ def simulate(config: Config, timeline: Timeline | None = None) -> Result:
         config.scheduling.interleaving, len(requests.context_tokens), config.scheduling.auto_min_batch, on_pim
     )
     policy = INTERLEAVINGS[interleaving]
-    simulated = min(layers, max(config.simulation.layers, FEWEST_LAYERS.get(interleaving, 2)))
+    simulated = min(layers, max(config.simulation.layers, policy.fewest_layers))
     layout = _layout(config) if on_pim else None
 
     env = simpy.Environment()
@@ -114,7 +114,7 @@ def simulate(config: Config, timeline: Timeline | None = None) -> Result:
         timeline.watch(config, model, seen)
     memory = Watchdog(model, watchdog_cycles, seen, timeline.busy if timeline is not None else None)
     npu = Npu(env, config.npu, memory, memory.busy)
-    sub_batches, channels, placement = _prepare(config, requests, layout, layers, simulated, interleaving)
+    sub_batches, channels, placement = _prepare(config, requests, layout, layers, simulated, policy.sub_batches)
     pim = PimTurns(env, memory)
     runs = [
         SubBatchRun(
@@ -124,7 +124,7 @@ def simulate(config: Config, timeline: Timeline | None = None) -> Result:
     ]
     recorder = RunRecorder(env, memory, seen)
     begin = recorder.snapshot()
-    done = env.process(policy(env, runs, simulated, recorder))
+    done = env.process(policy.run(env, runs, simulated, recorder))
     env.run(until=done)
     marks, periods = recorder.marks, len(recorder.marks) - 1
     if periods < 1:  # too few layers for a steady state: the whole run
@@ -159,7 +159,7 @@ def _prepare(
     layout: AttentionLayout | None,
     layers: int,
     simulated: int,
-    interleaving: str,
+    sub_batches: int,
 ) -> tuple[list[tuple[Phases, list[int]]], Int64Array, Placement]:
     """Assign channels and sub-batches, generate a trace per sub-batch, and place all tensors.
 
@@ -180,12 +180,14 @@ def _prepare(
     else:
         channels = _channels(config, requests, layout, kv_layers, sum(tensors.values()) + reserved, whole)
     sub_batch = np.zeros_like(contexts)
-    if interleaving != "off" and len(contexts) > 1:
+    if sub_batches > 1 and len(contexts) > 1:
         loads = np.zeros(len(contexts)) if layout is None else _loads(config, layout, contexts)
         sub_batch = PARTITIONS[config.scheduling.partition](channels, loads)
-    groups = [everything[sub_batch == index] for index in range(2 if interleaving != "off" else 1)]
+    groups = [everything[sub_batch == index] for index in range(sub_batches)]
     if any(len(group) == 0 for group in groups):
-        raise InputError(f"scheduling.interleaving={interleaving} needs at least two requests, not {len(contexts)}")
+        raise InputError(
+            f"scheduling.interleaving={config.scheduling.interleaving} needs at least two requests, not {len(contexts)}"
+        )
     phases = [Phases.of(_trace(config, contexts[group])) for group in groups]
     for index, (part, group) in enumerate(zip(phases, groups, strict=True)):
         tensors |= {f"{index}.{name}": size for name, size in part.activations().items()}

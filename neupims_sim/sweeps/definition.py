@@ -14,6 +14,7 @@ from neupims_sim.config import Config, config_hash, load_config
 from neupims_sim.config.explain import explain
 from neupims_sim.config.files import available, label, read_yaml
 from neupims_sim.errors import InputError, suggestion
+from neupims_sim.simulation import check_config_names
 
 DEFAULT_METRICS = (
     "throughput_tokens_per_s",
@@ -99,6 +100,7 @@ def expand(sweep: Sweep, source: str) -> list[Point]:
         system = settings.pop("system")
         try:
             config = load_config(str(system), settings)
+            check_config_names(config)
         except InputError as error:
             place = "".join(f" {axis}={value!r}" for axis, value in axes.items())
             raise InputError(f"{source}: point{place}: {str(error).removeprefix('--set: ')}") from error

@@ -265,4 +265,3 @@ class _LlmTrace:
 
     def _tensor(self, name: str, shape: tuple[int, ...], role: Role) -> Tensor:
         return Tensor(name, shape, self._dtype, role)
-
