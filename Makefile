@@ -21,8 +21,9 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/run.py
 
+# REQUESTS=DIR: the request batches of the public NeuPIMs repository, for the section on whole blocks.
 validation: $(VENV)/.installed
-	$(BIN)/neupims-sim validate -o docs/validation.md
+	$(BIN)/neupims-sim validate -o docs/validation.md $(if $(REQUESTS),--requests $(REQUESTS))
 
 clean:
 	rm -rf $(VENV) build *.egg-info
