@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from neupims_sim.cli import config, listing, npu, plot, run, sweep, trace, validate
+from neupims_sim.cli import config, listing, memory, npu, plot, run, sweep, trace, validate
 from neupims_sim.errors import InputError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(config.app, name="config")
+app.add_typer(memory.app, name="memory")
 app.add_typer(npu.app, name="npu")
 app.add_typer(trace.app, name="trace")
 app.command("list")(listing.list_names)

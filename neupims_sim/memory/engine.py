@@ -114,6 +114,7 @@ CHANNEL = _record(
     ("in_flight",),  # reads accepted and not yet returned
     ("returns_head",), ("returns_tail",),
     ("refresh_pending",),  # bit per rank
+    ("refreshes_owed", MAX_RANKS),  # refreshes due and not yet issued
     ("pim_started",),  # whether the current macro-command has passed its deadline check
     ("pim_header_done",),
     ("pim_readouts",),  # GEMVs issued of the current tile
@@ -537,9 +538,38 @@ def refresh_candidate(table: Any, ch: Any) -> tuple[int, int, int]:
 
 
 @compiled
+def banks_at(ch: Any, buffer: int, row: int) -> int:
+    """Bit mask of the banks that have ``row`` open."""
+    found = np.int64(0)
+    banks = ch.open_mask[buffer]
+    while banks:
+        bank = trailing_zeros(banks)
+        banks &= banks - 1
+        if ch.open_row[buffer, bank] == row:
+            found |= bit(bank)
+    return found
+
+
+@compiled
+def banks_to_close(table: Any, ch: Any, row: int) -> int:
+    """Bit mask of the banks that a tile must close before its HEADER: all that are open, but for whole bank groups open at ``row``.
+
+    PIM_ACT opens all banks of a group, so a group that is open in part has to be closed.
+    """
+    buffer = 1 if table.dual else 0
+    right = banks_at(ch, buffer, row)
+    keep = np.int64(0)
+    group = (np.int64(1) << np.int64(table.banks_per_group)) - 1
+    for _ in range(table.ranks * table.bank_groups):
+        if right & group == group:
+            keep |= group
+        group <<= table.banks_per_group
+    return ch.open_mask[buffer] & ~keep
+
+
+@compiled
 def macro_length(table: Any, ch: Any, kind: int, row: int, readouts: int, dots: int) -> int:
     """Bound on the cycles from now to the end of a macro-command, for the refresh deadline (NeuPIMs section 5.2)."""
-    buffer = 1 if table.dual else 0
     if kind == OP_GWRITE:
         length = table.gwrite_latency
         if ch.open_row[0, 0] != row:
@@ -550,9 +580,9 @@ def macro_length(table: Any, ch: Any, kind: int, row: int, readouts: int, dots: 
                 length += table.delay_same[RD, PRE]
         return length
     closes = 0
-    banks = ch.open_mask[buffer]
+    banks = banks_to_close(table, ch, row)
     while banks:
-        closes += ch.open_row[buffer, trailing_zeros(banks)] != row
+        closes += 1
         banks &= banks - 1
     activations = table.delay_same[PIM_ACT, ACT] * (table.bank_groups - 1) + table.delay_same[PIM_ACT, GEMV]
     gap = max(0, ch.ready[PIM_PRE if table.dual else PRE, 0] - max(ch.bus[0], ch.ready[HEADER, 0]))
@@ -590,10 +620,10 @@ def pim_candidate(table: Any, ch: Any, now: int) -> tuple[int, int, int]:
         start = max(max(now, ch.bus[0]), ch.ready[first, 0])
         length = macro_length(table, ch, kind, row, readouts, dots)
         if start + length >= ch.refresh_due:
-            longest = table.refresh_interval // table.ranks - table.delay_same[REF, ACT]
-            if length < longest or start + length - longest > ch.refresh_due:
+            if length < table.refresh_interval // table.ranks - table.delay_same[REF, ACT]:
                 ch.pim_waits_refresh = 1
                 return NEVER, -1, -1
+            # It fits between no two refreshes: it starts, and the refresh is late by at most its length.
         ch.pim_started = 1
     if kind == OP_GWRITE:
         opened = ch.open_row[0, 0]
@@ -606,15 +636,11 @@ def pim_candidate(table: Any, ch: Any, now: int) -> tuple[int, int, int]:
         return earliest(table, ch, ACT, 0, 3), ACT, 0
     buffer = 1 if table.dual else 0
     if not ch.pim_header_done:
-        clash, conflict = np.int64(0), np.int64(0)
-        for bank in range(table.banks):
-            opened = ch.open_row[buffer, bank]
-            if opened >= 0 and opened != row:
-                conflict |= bit(bank)
-            if table.dual and ch.open_row[0, bank] == row:
-                clash |= bit(bank)
-        if clash:
-            return first_close(table, ch, 0, clash)
+        if table.dual:
+            clash = banks_at(ch, 0, row)
+            if clash:
+                return first_close(table, ch, 0, clash)
+        conflict = banks_to_close(table, ch, row)
         if conflict:
             return first_close(table, ch, buffer, conflict)
         return earliest(table, ch, HEADER, 0, 0), HEADER, 0
@@ -644,6 +670,8 @@ def memory_candidate(table: Any, ch: Any, pim: tuple[int, int, int]) -> tuple[in
     for index in range(4):
         command = RD if index == 0 else WR if index == 1 else ACT if index == 2 else PRE
         banks = ch.mask[command] & allowed
+        if command == PRE and ch.pim_started and ch.op_kind == OP_GWRITE and ch.open_row[0, 0] == ch.op_row:
+            banks &= ~np.int64(1)  # the row that a GWRITE is about to copy stays open
         if banks == 0:
             continue
         floor = earliest_anywhere(table, ch, command)
@@ -847,7 +875,9 @@ def issue_refresh(table: Any, ch: Any, device: Any, cycle: int, command: int, ba
         return
     record(table, ch, device, cycle, REF, bank, -1, 0, -1)
     rank = bank // table.banks_per_rank
-    ch.refresh_pending &= ~bit(rank)
+    ch.refreshes_owed[rank] -= 1
+    if ch.refreshes_owed[rank] == 0:
+        ch.refresh_pending &= ~bit(rank)
     ch.pim_waits_refresh = 0
 
 
@@ -867,6 +897,7 @@ def fall_due(table: Any, ch: Any, now: int) -> None:
     for rank in range(table.ranks):
         if ch.next_refresh[rank] <= now:
             ch.refresh_pending |= bit(rank)
+            ch.refreshes_owed[rank] += 1
             ch.next_refresh[rank] += table.refresh_interval
         ch.refresh_due = min(ch.refresh_due, ch.next_refresh[rank])
     ch.rethink = 0

@@ -1,0 +1,297 @@
+"""Replay of a memory request trace and a PIM program, without a clock process: what ``neupims-sim memory replay`` runs.
+
+A trace is text, ``0xADDRESS READ|WRITE CYCLE`` per line (the format of DRAMsim3): one burst at a byte address, offered from its cycle
+on. Requests are accepted in order, one per cycle, when there is room. Empty lines and what follows a ``#`` are left out.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from neupims_sim.errors import InputError
+from neupims_sim.memory.device import CommandDevice
+from neupims_sim.memory.engine import READ, WRITE
+from neupims_sim.memory.program import PimProgram
+from neupims_sim.memory.spec import ResolvedSpec
+
+Int64Array = npt.NDArray[np.int64]
+Text = npt.NDArray[np.uint8]
+
+WATCHDOG_CYCLES = 10_000_000
+"""A longer time without any command for a request or for PIM, while some wait, is a stall (INV-8)."""
+
+DRAIN_CYCLES = 1000
+"""Steps in which writes that are complete but not yet in their banks are waited for."""
+
+MOST_ADDRESS_DIGITS, MOST_CYCLE_DIGITS = 15, 12
+"""Digits that a trace may use, hexadecimal and decimal."""
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Reads and writes of one burst each, in the order in which they are offered; int64 arrays of one length.
+
+    Attributes
+    ----------
+    address: byte addresses; a request moves the burst that holds its address.
+    kind: READ or WRITE.
+    cycle: memory cycles before which a request is not offered.
+    """
+
+    address: Int64Array
+    kind: Int64Array
+    cycle: Int64Array
+
+    def __len__(self) -> int:
+        return len(self.address)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a memory did with requests and a PIM program. Cycles are the memory's, counted from 0."""
+
+    cycles: int
+    """Last completion of anything."""
+    memory_cycles: int
+    """Last completion of a request, 0 without any."""
+    pim_cycles: int
+    """Last result or GWRITE of the PIM program, 0 without one."""
+    reads: int
+    writes: int
+    mean_read_latency_cycles: float
+    """From acceptance by the controller to the end of the burst; 0 without reads."""
+    bandwidth_gbps: float
+    """Bytes of the requests / time until their last completion, 1e9 B/s."""
+    commands: dict[str, int]
+    """Issued commands by name, until the last write has reached its bank (posted writes complete before)."""
+    wall_seconds: float
+    """Time that the engine took, compiled."""
+    log: Int64Array | None = None
+    """[commands, ``device.LOG_FIELDS``] in order of time, if asked for."""
+
+
+def replay_requests(
+    spec: ResolvedSpec,
+    requests: Requests | None = None,
+    program: PimProgram | None = None,
+    *,
+    log: bool = False,
+) -> Replay:
+    """Run requests, and in parallel a PIM program on channel 0, until everything is complete.
+
+    Raises InputError if there is nothing to run, for an address beyond the capacity, and for a PIM program that the memory cannot run.
+    """
+    count = 0 if requests is None else len(requests)
+    if count == 0 and program is None:
+        raise InputError("nothing to replay: give requests, a PIM program, or both")
+    _compile(spec)
+    device = CommandDevice(spec, log=log)
+    waiting: set[int] = set()
+    last_offer = 0
+    if program is not None:
+        waiting.add(device.submit_programs({0: program}))
+    if requests is not None and count:
+        _check_capacity(spec, requests)
+        channel, local = device.address.split(requests.address // device.address.burst_bytes)
+        waiting.add(device.load_trace(local, requests.kind, requests.cycle, channel))
+        last_offer = int(requests.cycle.max())
+
+    begin = time.perf_counter()
+    _run(device, waiting, count, last_offer)
+    wall_seconds = time.perf_counter() - begin
+
+    counters = device.counters()
+    reads = 0 if requests is None else int(np.count_nonzero(requests.kind == READ))
+    bytes_moved = count * spec.config.organization.burst_bytes
+    memory_cycles = counters.last_memory_cycle
+    return Replay(
+        cycles=max(memory_cycles, counters.last_pim_cycle),
+        memory_cycles=memory_cycles,
+        pim_cycles=counters.last_pim_cycle,
+        reads=reads,
+        writes=count - reads,
+        mean_read_latency_cycles=counters.read_latency_sum / reads if reads else 0.0,
+        bandwidth_gbps=bytes_moved / memory_cycles * spec.config.organization.clock_ghz if memory_cycles else 0.0,
+        commands=counters.commands,
+        wall_seconds=wall_seconds,
+        log=_by_time(device.take_log()) if log else None,
+    )
+
+
+def _run(device: CommandDevice, waiting: set[int], bursts: int, last_offer: int) -> None:
+    """Advance until all items are complete and ``bursts`` bursts have moved."""
+    moved, work, since = 0, 0, last_offer
+    while waiting or moved < bursts:
+        waiting -= set(device.advance(device.time + (WATCHDOG_CYCLES if waiting else DRAIN_CYCLES))[1])
+        counters = device.counters()
+        moved, before = counters.reads + counters.writes, work
+        work = moved + counters.result_reads + counters.commands["GWRITE"]
+        if work != before:
+            since = max(since, device.time)
+        elif device.time > since + WATCHDOG_CYCLES:
+            raise RuntimeError(
+                f"memory {device.spec.config.name!r} is stuck at cycle {device.time}: {bursts - moved} requests have not moved "
+                f"and nothing was issued for them or for PIM in {WATCHDOG_CYCLES} cycles"
+            )
+
+
+def _check_capacity(spec: ResolvedSpec, requests: Requests) -> None:
+    capacity = spec.config.organization.capacity_bytes
+    beyond = np.flatnonzero((requests.address < 0) | (requests.address >= capacity))
+    if len(beyond):
+        raise InputError(
+            f"memory {spec.config.name!r}: request {beyond[0]} is at {requests.address[beyond[0]]:#x}; "
+            f"allowed: below {capacity:#x}, its capacity"
+        )
+
+
+def _by_time(log: Int64Array) -> Int64Array:
+    """A log, which is in issue order per channel, in order of time."""
+    return log[np.argsort(log[:, 0], kind="stable")]
+
+
+def _compile(spec: ResolvedSpec) -> None:
+    """Have the engine compiled (or loaded from Numba's cache) before time is taken; it is the same for every table."""
+    device = CommandDevice(spec)
+    device.submit_transfer(READ, 0, 1)
+    device.advance(1)
+
+
+# --- traces ---
+
+
+def read_requests(path: str | Path, capacity_bytes: int | None = None) -> Requests:
+    """Read a trace file.
+
+    Raises InputError, with file and line, for a line that is not a request (a last line that stops short included) and for an
+    address at or beyond ``capacity_bytes``; with the file's name if it cannot be read or holds no request.
+    """
+    path = Path(path)
+    try:
+        text = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise InputError(f"{path}: the trace cannot be read: {error.strerror or error}") from None
+    # A line needs 10 characters at least ("0x0 READ 0").
+    requests = np.empty((3, len(text) // 10 + 1), dtype=np.int64)
+    count, line, at = _parse(text, requests[0], requests[1], requests[2])
+    if line:
+        raise InputError(f"{path}:{line}: {_line(text, at)!r} is not a request; allowed: {_ALLOWED}")
+    if count == 0:
+        raise InputError(f"{path}: the trace holds no request; allowed, one per line: {_ALLOWED}")
+    address, kind, cycle = requests[:, :count]
+    if capacity_bytes is not None and int(address.max()) >= capacity_bytes:
+        which = int(np.argmax(address >= capacity_bytes))
+        raise InputError(
+            f"{path}:{_line_of(text, which)}: address {address[which]:#x} is beyond the memory; "
+            f"allowed: below {capacity_bytes:#x}, its capacity"
+        )
+    return Requests(address, kind, cycle)
+
+
+_ALLOWED = (
+    f"'0xADDRESS READ|WRITE CYCLE', an address of at most {MOST_ADDRESS_DIGITS} hexadecimal digits and a cycle of at most "
+    f"{MOST_CYCLE_DIGITS} decimal digits"
+)
+_READ, _WRITE = np.frombuffer(b"READ", dtype=np.uint8), np.frombuffer(b"WRITE", dtype=np.uint8)
+_TAB, _NEWLINE, _RETURN, _SPACE, _HASH, _ZERO, _NINE = b"\t\n\r #09"
+_LOWER_X, _LOWER_A, _LOWER_F = b"xaf"
+_TO_LOWER = 32
+
+
+def _line(text: Text, at: int) -> str:
+    """The line around a position, as an error message shows it."""
+    begin = text[:at].tobytes().rfind(b"\n") + 1
+    line = text[begin : begin + 200].tobytes().split(b"\n")[0].decode(errors="replace").strip()
+    return line if len(line) <= 60 else line[:57] + "..."
+
+
+def _line_of(text: Text, request: int) -> int:
+    """The number of the line that holds a request."""
+    lines = text.tobytes().split(b"\n")
+    holding = (number for number, line in enumerate(lines, 1) if line.split(b"#")[0].strip())
+    return next(number for which, number in enumerate(holding) if which == request)
+
+
+@njit(cache=True)
+def _parse(text: Text, address: Int64Array, kind: Int64Array, cycle: Int64Array) -> tuple[int, int, int]:
+    """Fill the arrays; returns (requests, 0, 0), or (requests before it, line number, position) of the first bad line."""
+    size = len(text)
+    at, line, count = 0, 0, 0
+    while at < size:
+        line += 1
+        at = _skip_blanks(text, at)
+        if not _at_end(text, at):
+            begin = at
+            if at + 1 >= size or text[at] != _ZERO or text[at + 1] | _TO_LOWER != _LOWER_X:
+                return count, line, begin
+            address[count], at = _number(text, at + 2, 16, MOST_ADDRESS_DIGITS)
+            word = _skip_blanks(text, at)
+            if at < 0 or word == at:
+                return count, line, begin
+            if _is_word(text, word, _READ):
+                kind[count], at = READ, word + 4
+            elif _is_word(text, word, _WRITE):
+                kind[count], at = WRITE, word + 5
+            else:
+                return count, line, begin
+            digits = _skip_blanks(text, at)
+            if digits == at:
+                return count, line, begin
+            cycle[count], at = _number(text, digits, 10, MOST_CYCLE_DIGITS)
+            if at < 0:
+                return count, line, begin
+            at = _skip_blanks(text, at)
+            if not _at_end(text, at):
+                return count, line, begin
+            count += 1
+        while at < size and text[at] != _NEWLINE:
+            at += 1
+        at += 1
+    return count, 0, 0
+
+
+@njit(cache=True)
+def _skip_blanks(text: Text, at: int) -> int:
+    """The position of the next character of the line that is not blank; -1 stays -1."""
+    while 0 <= at < len(text) and (text[at] == _SPACE or text[at] == _TAB or text[at] == _RETURN):
+        at += 1
+    return at
+
+
+@njit(cache=True)
+def _at_end(text: Text, at: int) -> bool:
+    """Whether nothing more is on the line."""
+    return at >= len(text) or text[at] == _NEWLINE or text[at] == _HASH
+
+
+@njit(cache=True)
+def _is_word(text: Text, at: int, word: Text) -> bool:
+    if at + len(word) > len(text):
+        return False
+    for index in range(len(word)):  # noqa: SIM110 (compiled)
+        if text[at + index] != word[index]:
+            return False
+    return True
+
+
+@njit(cache=True)
+def _number(text: Text, at: int, base: int, most_digits: int) -> tuple[int, int]:
+    """(value, position after it); position -1 if there is no number or it has too many digits."""
+    value, begin = 0, at
+    while at < len(text):
+        character = text[at]
+        if _ZERO <= character <= _NINE:
+            digit = character - _ZERO
+        elif base == 16 and _LOWER_A <= character | _TO_LOWER <= _LOWER_F:
+            digit = (character | _TO_LOWER) - _LOWER_A + 10
+        else:
+            break
+        value = value * base + int(digit)
+        at += 1
+    return value, at if 0 < at - begin <= most_digits else -1
