@@ -81,7 +81,9 @@ def replay(
     if trace is None and pim is None:
         raise InputError("memory replay: nothing to replay; give a TRACE, --pim PROGRAM, or both")
     if channels is not None and (channels < 1 or channels & (channels - 1)):
-        raise InputError(f"memory replay: --channels {channels}: must be a power of two, because address bits select it")
+        raise InputError(
+            f"memory replay: --channels {channels}: must be a power of two, because address bits select it"
+        )
     config = load_memory(memory, preset, {} if channels is None else {"organization.channels": channels})
     if config.model != "command":
         raise InputError(f"memory replay: {memory} is of model {config.model!r}; allowed: model 'command'")

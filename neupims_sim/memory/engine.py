@@ -619,11 +619,11 @@ def pim_candidate(table: Any, ch: Any, now: int) -> tuple[int, int, int]:
         first = GWRITE if kind == OP_GWRITE else HEADER
         start = max(max(now, ch.bus[0]), ch.ready[first, 0])
         length = macro_length(table, ch, kind, row, readouts, dots)
-        if start + length >= ch.refresh_due:
-            if length < table.refresh_interval // table.ranks - table.delay_same[REF, ACT]:
-                ch.pim_waits_refresh = 1
-                return NEVER, -1, -1
-            # It fits between no two refreshes: it starts, and the refresh is late by at most its length.
+        # A macro-command that fits between no two refreshes starts all the same: the refresh is late by at most its length.
+        fits_after_refresh = length < table.refresh_interval // table.ranks - table.delay_same[REF, ACT]
+        if start + length >= ch.refresh_due and fits_after_refresh:
+            ch.pim_waits_refresh = 1
+            return NEVER, -1, -1
         ch.pim_started = 1
     if kind == OP_GWRITE:
         opened = ch.open_row[0, 0]
