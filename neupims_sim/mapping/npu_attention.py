@@ -63,8 +63,9 @@ def plan_npu_attention(
 def serial_head_cycles(tokens: int, npu: NpuConfig) -> int:
     """Cycles of one head when every GEMV is drained before the next starts (assumption of the published artifact).
 
-    Logits: R + C - 1 + floor(L / A); softmax: 2 a + 3 v (and 8 of latency); attend: 2 R + C - 1 - ... for each of
-    ceil((L + 127) / 128) blocks: with 8 arrays of 128 x 128, 255 + L/8 + (2 a + 3 v) + 8 + 271 ceil((L + 127) / 128).
+    Logits: R + C - 1 + floor(L / A). Softmax: 2 a + 3 v (``adder_tree_passes`` and vectors of L elements) and the
+    pipeline latency of the vector units. Attend: R + C - 1 + R / A for each of ceil((L + R - 1) / R) blocks of tokens.
+    With 8 arrays of 128 x 128: 255 + floor(L / 8) + (2 a + 3 v) + 8 + 271 ceil((L + 127) / 128).
     """
     systolic = npu.systolic
     block = ceil_div(systolic.rows, systolic.arrays)
