@@ -80,6 +80,17 @@ def test_inv9_a_batch_beyond_a_channel_is_refused_with_the_numbers() -> None:
         Placement(organization(rows=rows), {"w": SLICE}, 0, LAYOUT, fits, layers + 1)
 
 
+def test_layers_that_are_not_simulated_need_room_for_packed_v() -> None:
+    tokens, layers = 100, 8  # 7 dot-products of 16 tokens in rows of 32
+    packed = layers * LAYOUT.key_rows(tokens) + -(-layers * LAYOUT.value_rows(tokens) * 7 // 32)
+    assert LAYOUT.cache_rows(tokens, layers) == packed < layers * (LAYOUT.key_rows(tokens) + LAYOUT.value_rows(tokens))
+    requests = [PlacedRequest(1, tokens)]
+    simulated, all_ = (Placement(organization(), {}, 0, LAYOUT, requests, 2, further) for further in (0, layers))
+    assert (all_.used_rows - simulated.used_rows).tolist() == [0, packed, 0, 0]
+    full = LAYOUT.row_tokens
+    assert LAYOUT.cache_rows(full, 3) == 3 * (LAYOUT.key_rows(full) + LAYOUT.value_rows(full))
+
+
 def test_inv9_tensors_may_fill_the_memory_but_not_more() -> None:
     assert Placement(organization(), {"w": 4096 * SLICE}).used_rows.tolist() == [4096] * 4
     with pytest.raises(InputError, match="channel 0 needs"):

@@ -163,6 +163,16 @@ class AttentionLayout:
         """PIM rows of V."""
         return self.segments(context_tokens) * self.kv_heads * self.element_tiles
 
+    def cache_rows(self, context_tokens: int, layers: int) -> int:
+        """PIM rows that the K and V of ``layers`` layers take when V rows are shared.
+
+        A row of V holds ``row_tokens`` tokens of one element, and most contexts end within one. The rest of the row can
+        hold V of other heads, layers or requests from a whole dot-product (m tokens) on: a tile then starts at that
+        column and takes as long. So V counts by dot-products, not by rows.
+        """
+        dots = _ceil(context_tokens, self.multipliers) * self.kv_heads * self.element_tiles
+        return layers * self.key_rows(context_tokens) + _ceil(layers * dots * self.multipliers, self.row_tokens)
+
     def probability_rows(self, context_tokens: int) -> int:
         """Normal rows of the probabilities: one per segment and query head."""
         return self.segments(context_tokens) * self.heads

@@ -1,8 +1,8 @@
 """Where tensors lie: linear addresses over all channels for weights and activations, rows of one channel for K and V.
 
 Rows of every channel, from 0 up: the linear region, then the GWRITE source vectors of the channel's requests (normal
-rows), then the K and V of one decoder layer after another (PIM rows). A row belongs to one of the three, so PIM and the
-NPU never want the same row, and none of them may pass the last row of the channel.
+rows), then the K and V of one decoder layer after another (PIM rows), the simulated ones first. A row belongs to one of
+the three, so PIM and the NPU never want the same row, and none of them may pass the last row of the channel.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Placement:
     tensors: bytes of each tensor that gets an address, by name.
     reserved_bytes: further bytes of the linear region that nobody addresses: weights of layers that are not simulated.
     layout, requests: how and of whom K and V are stored for PIM; no requests where attention runs on the NPU.
-    layers: decoder layers of this device; each keeps its own K and V, while the vectors are shared.
+    layers: simulated decoder layers; each keeps its own K and V, while the vectors are shared.
+    further_layers: layers that are not simulated, but whose K and V need room (``AttentionLayout.cache_rows``).
 
     Raises
     ------
@@ -49,6 +50,7 @@ class Placement:
         layout: AttentionLayout | None = None,
         requests: Sequence[PlacedRequest] = (),
         layers: int = 1,
+        further_layers: int = 0,
     ) -> None:
         self._organization = organization
         self._addresses: dict[str, int] = {}
@@ -64,15 +66,19 @@ class Placement:
         """Rows of every bank that the linear region takes."""
         self._rows: list[AttentionRows] = []
         self._layer_rows: IntArray = np.zeros(organization.channels, np.int64)
+        further_rows: IntArray = np.zeros(organization.channels, np.int64)
         vector_rows: IntArray = np.zeros(organization.channels, np.int64)
         if requests:
             _check_mapping(organization)
             if layout is None:
                 raise ValueError("requests need a layout")
             self._place_requests(layout, requests, vector_rows)
-        self.used_rows: IntArray = self.linear_rows + vector_rows + layers * self._layer_rows
+            for channel, tokens in requests:
+                further_rows[channel] += layout.cache_rows(tokens, further_layers)
+        cache_rows = layers * self._layer_rows + further_rows
+        self.used_rows: IntArray = self.linear_rows + vector_rows + cache_rows
         """Rows of every bank in use, int64 [channels]."""
-        self._check_capacity(vector_rows, requests, layers)
+        self._check_capacity(vector_rows, cache_rows, requests, layers + further_layers)
 
     def _place_requests(
         self, layout: AttentionLayout, requests: Sequence[PlacedRequest], vector_rows: IntArray
@@ -93,7 +99,9 @@ class Placement:
         self._channels = [request.channel for request in requests]
         self._layer_rows += np.array(key_row) - np.array(first_key_row)
 
-    def _check_capacity(self, vector_rows: IntArray, requests: Sequence[PlacedRequest], layers: int) -> None:
+    def _check_capacity(
+        self, vector_rows: IntArray, cache_rows: IntArray, requests: Sequence[PlacedRequest], layers: int
+    ) -> None:
         channel = int(self.used_rows.argmax())
         if self.used_rows[channel] <= self._organization.rows:
             return
@@ -102,7 +110,7 @@ class Placement:
         raise InputError(
             f"the batch does not fit: channel {channel} needs {self.used_rows[channel] * row:,} B and has "
             f"{self._organization.channel_bytes:,} B: {self.linear_rows * row:,} B of weights and activations, "
-            f"{vector_rows[channel] * row:,} B of PIM operands, {layers * self._layer_rows[channel] * row:,} B of "
+            f"{vector_rows[channel] * row:,} B of PIM operands, {cache_rows[channel] * row:,} B of "
             f"K and V of {count} requests in {layers} layers; use fewer requests, more channels or more devices"
         )
 

@@ -178,7 +178,7 @@ def _prepare(
         cache = int(contexts.sum()) * 2 * (config.model.kv_heads // config.parallel.tensor) * config.model.head_size
         reserved += kv_layers * cache * config.npu.element_bytes
     else:
-        channels = _channels(config, requests, layout, kv_layers, sum(tensors.values()) + reserved, whole)
+        channels = _channels(config, requests, layout, kv_layers, simulated, sum(tensors.values()) + reserved, whole)
     sub_batch = np.zeros_like(contexts)
     if sub_batches > 1 and len(contexts) > 1:
         loads = np.zeros(len(contexts)) if layout is None else _loads(config, layout, contexts)
@@ -201,7 +201,8 @@ def _prepare(
     placed = (
         [PlacedRequest(int(c), int(t)) for c, t in zip(channels, contexts, strict=True)] if layout is not None else []
     )
-    placement = Placement(config.memory.organization, tensors, reserved, layout, placed, kv_layers)
+    further = kv_layers - simulated
+    placement = Placement(config.memory.organization, tensors, reserved, layout, placed, simulated, further)
     return [(part, group.tolist()) for part, group in zip(phases, groups, strict=True)], channels, placement
 
 
@@ -215,7 +216,13 @@ def _loads(config: Config, layout: AttentionLayout, contexts: Int64Array) -> npt
 
 
 def _channels(
-    config: Config, requests: RequestBatch, layout: AttentionLayout, kv_layers: int, linear_bytes: int, whole: Phases
+    config: Config,
+    requests: RequestBatch,
+    layout: AttentionLayout,
+    kv_layers: int,
+    simulated: int,
+    linear_bytes: int,
+    whole: Phases,
 ) -> Int64Array:
     """Channels from the request file, else by the configured policy."""
     organization = config.memory.organization
@@ -231,8 +238,10 @@ def _channels(
     activations = 2 * sum(whole.activations().values())
     row_slice = organization.channels * organization.banks * organization.row_bytes
     vectors = [layout.query_rows + layout.probability_rows(int(tokens)) for tokens in contexts]
-    caches = [layout.key_rows(int(tokens)) + layout.value_rows(int(tokens)) for tokens in contexts]
-    rows = np.array(vectors, dtype=np.int64) + kv_layers * np.array(caches, dtype=np.int64)
+    rows = np.array(vectors, dtype=np.int64)
+    for request, tokens in enumerate(contexts.tolist()):
+        rows[request] += simulated * (layout.key_rows(tokens) + layout.value_rows(tokens))
+        rows[request] += layout.cache_rows(tokens, kv_layers - simulated)
     room = organization.rows - -(-(linear_bytes + activations) // row_slice) - 8
     assign = CHANNEL_ASSIGNMENTS[config.scheduling.channel_assignment]
     return assign(contexts, _loads(config, layout, contexts), organization.channels, rows, max(0, room))

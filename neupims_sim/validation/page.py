@@ -182,7 +182,7 @@ here. To run this section, give their folder to `neupims-sim validate --requests
 {_table(header, [row for row in rows if row[1] != "total"])}
 
 Both presets run here with `mapping.kv_capacity: simulated_layers`, as the artifact does. With `all_layers`, the default of
-`physical`, the batches of 512 are refused: the K and V of all 32 layers do not fit into the channels that their files assign.
+`physical`, the round-robin batch of 512 is refused: its largest channel would have to hold 1.19 GB of K and V in 32 layers.
 """
 
 
