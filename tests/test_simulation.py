@@ -15,6 +15,7 @@ import neupims_sim
 from neupims_sim.config import Config, load_config
 from neupims_sim.errors import InputError
 from neupims_sim.simulation import POLICIES, Result, check_config_names, simulate, write_run
+from neupims_sim.validation.golden import read_golden
 
 
 def test_the_package_offers_its_three_functions() -> None:
@@ -208,3 +209,51 @@ def test_operators_run_after_what_they_depend_on(finished: tuple[Config, Result,
         before = {"qkv": "attention_norm", "ffn1": "ffn_norm", "gelu": "ffn1", "ffn2": "gelu"}.get(name)
         if before:
             assert steps[layer, sub_batch, before, ""][1] <= start
+
+
+def starts_and_ends(result: Result, operator: str, layer: int = 0) -> tuple[list[int], list[int]]:
+    """(start, end) cycles of an attention step of all requests of sub-batch 0, in order of the request."""
+    records = [r for r in result.observations.operators if (r.operator, r.layer, r.sub_batch) == (operator, layer, 0)]
+    records.sort(key=lambda record: record.request if record.request is not None else -1)
+    return [record.start_cycle for record in records], [record.end_cycle for record in records]
+
+
+def test_operator_barrier_no_request_attends_before_every_request_has_its_probabilities() -> None:
+    settings = {"scheduling.interleaving": "off", "workload.batch_size": 64}
+    result = simulate(small(settings=settings | {"scheduling.barrier": "operator"}))
+    assert min(starts_and_ends(result, "attend")[0]) >= max(starts_and_ends(result, "softmax")[1])
+
+
+def test_request_barrier_a_request_attends_when_its_own_probabilities_are_there() -> None:
+    settings = {"scheduling.interleaving": "off", "workload.batch_size": 64}
+    result = simulate(small(settings=settings | {"scheduling.barrier": "request"}))
+    attends, softmaxes = starts_and_ends(result, "attend")[0], starts_and_ends(result, "softmax")[1]
+    assert all(attend >= softmax for attend, softmax in zip(attends, softmaxes, strict=True))
+    assert min(attends) < max(softmaxes)
+
+
+@pytest.mark.parametrize(
+    ("system", "requests", "interleaving", "golden", "stages"),
+    [
+        ("neupims", 32, "off", ("neupims", "sharegpt_32"), "AE"),
+        ("npu_pim", 32, "off", ("npu_pim", "sharegpt_32"), "AE"),
+        ("npu_pim", 512, "off", ("npu_pim", "sharegpt_512_clb_0"), "AE"),
+        ("neupims", 512, "lockstep", ("neupims", "sharegpt_512_clb_0"), "AF"),
+    ],
+)
+def test_stages_without_attention_take_as_long_as_in_the_published_artifact(
+    system: str, requests: int, interleaving: str, golden: tuple[str, str], stages: str
+) -> None:
+    """Stages of GEMMs only depend on how many requests there are, so any batch of that size may be compared.
+
+    Within 15 %; ``docs/validation.md`` has all stages, with the artifact's own batches.
+    """
+    row = next(row for row in read_golden("block_cycles") if (row["system"], row["requests"]) == golden)
+    settings = {
+        "preset": "asplos24",
+        "workload.batch_size": requests,
+        "scheduling.interleaving": interleaving,
+    }
+    result = simulate(load_config(system, settings))
+    for stage in stages:
+        assert result.stages[stage] == pytest.approx(int(row[stage]), rel=0.15), stage
