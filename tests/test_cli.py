@@ -9,21 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cli_cases import Captured, run
 
-from neupims_sim.cli import main
 from neupims_sim.config import Config, load_config
-
-Captured = pytest.CaptureFixture[str]
-
-
-def run(capsys: Captured, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of the program."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    code = stop.value.code
-    assert code is None or isinstance(code, int)
-    output = capsys.readouterr()
-    return code or 0, output.out, output.err
 
 
 def test_config_show_prints_yaml_that_is_the_configuration(capsys: Captured) -> None:

@@ -6,13 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from cli_cases import Captured, run
 from simulation_cases import SMALL, SilentMemory, small
 
-from neupims_sim.cli import main
 from neupims_sim.config import config_hash
 from neupims_sim.trace import read_trace
 
-Captured = pytest.CaptureFixture[str]
 OPTIONS = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
 
 
@@ -20,16 +19,6 @@ OPTIONS = [word for key, value in SMALL.items() for word in ("--set", f"{key}={v
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results go to the working directory."""
     monkeypatch.chdir(tmp_path)
-
-
-def run(capsys: Captured, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of the program."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    code = stop.value.code
-    assert code is None or isinstance(code, int)
-    output = capsys.readouterr()
-    return code or 0, output.out, output.err
 
 
 def test_run_json_prints_result_json_and_writes_the_directory(capsys: Captured) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from cli_cases import Captured
+from cli_cases import run as run_program
 
-from neupims_sim.cli import main
 from neupims_sim.config import load_memory
 from neupims_sim.errors import InputError
 from neupims_sim.memory import (
@@ -25,15 +26,9 @@ from neupims_sim.memory import (
 )
 from neupims_sim.memory.program import GWRITE, TILE
 
-Captured = pytest.CaptureFixture[str]
 
-
-def run(capsys: Captured, *arguments: str | Path) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of ``neupims-sim memory``."""
-    with pytest.raises(SystemExit) as stop:
-        main(["memory", *map(str, arguments)])
-    output = capsys.readouterr()
-    return int(stop.value.code or 0), output.out, output.err
+def run(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
+    return run_program(capsys, "memory", *arguments)
 
 
 def write(path: Path, text: str) -> Path:

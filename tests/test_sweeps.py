@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from cli_cases import run
 
-from neupims_sim.cli import main
 from neupims_sim.config import Config, config_hash, load_config
 from neupims_sim.errors import InputError
 from neupims_sim.sweeps import Progress, expand, load_results, read_sweep, sweep
@@ -272,16 +272,6 @@ def test_closing_an_execution_does_not_wait_for_points_that_have_not_started() -
 
 
 # --- the command line ---
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of the program."""
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    code = stop.value.code
-    assert code is None or isinstance(code, int)
-    output = capsys.readouterr()
-    return code or 0, output.out, output.err
 
 
 @pytest.mark.parametrize(("run_point", "code"), [(fake, 0), (fake_that_fails_at_16, 1)])

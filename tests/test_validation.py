@@ -8,16 +8,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cli_cases import Captured
+from cli_cases import run as run_program
 
 from neupims_sim import validation
-from neupims_sim.cli import main
 from neupims_sim.config.loader import load_memory
 from neupims_sim.errors import InputError
 from neupims_sim.validation import Validation, channel, comparison, read_golden, systems, to_json, to_markdown
 from neupims_sim.validation.comparison import BlockComparison, Comparison, PimComparison
 from neupims_sim.validation.systems import DemoPoint
-
-Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +126,8 @@ def test_unequal_systolic_figures_are_listed(found: Validation) -> None:
     assert "| 1 x 1 x 1, ws, 8x8 | cycles | 100 | 101 | +1.00 % |" in page
 
 
-def run(capsys: Captured, *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main(["validate", *arguments])
-    code = stop.value.code
-    assert code is None or isinstance(code, int)
-    output = capsys.readouterr()
-    return code or 0, output.out, output.err
+def run(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
+    return run_program(capsys, "validate", *arguments)
 
 
 def test_command_prints_the_page_writes_it_or_prints_json(

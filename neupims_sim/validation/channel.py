@@ -13,9 +13,9 @@ import numpy.typing as npt
 from neupims_sim.config.loader import load_memory
 from neupims_sim.config.memory import Constraint, MemoryConfig
 from neupims_sim.errors import InputError
-from neupims_sim.memory.device import CommandDevice
-from neupims_sim.memory.engine import NEVER, READ, WRITE
+from neupims_sim.memory.engine import READ, WRITE
 from neupims_sim.memory.program import GWRITE, TILE, PimProgram
+from neupims_sim.memory.replay import Replay, Requests, replay_requests
 from neupims_sim.memory.spec import ResolvedSpec, resolve
 
 Int64Array = npt.NDArray[np.int64]
@@ -23,17 +23,6 @@ Int64Array = npt.NDArray[np.int64]
 DRAM_CYCLES = 1_000_000
 """Cycles after which DRAMsim3 was stopped."""
 PIM_MEMORIES = {"dual": "hbm2_pim_dual", "single": "hbm2_pim_blocked"}
-
-
-class ChannelRun(NamedTuple):
-    """What one channel did from reset to the last response."""
-
-    pim_cycles: int
-    """Last result of the PIM program, 0 without one."""
-    memory_cycles: int
-    """Last completion of a read or write, 0 without any."""
-    commands: dict[str, int]
-    mean_read_latency_cycles: float
 
 
 @dataclass(frozen=True)
@@ -47,22 +36,13 @@ class ChannelCase:
     requests: Int64Array | None = None
     kind: int = READ
 
-    def run(self, spec: ResolvedSpec) -> ChannelRun:
+    def run(self, spec: ResolvedSpec) -> Replay:
         """Run both at once from cycle 0."""
-        device = CommandDevice(spec)
-        waiting = set()
-        if self.program is not None:
-            waiting.add(device.submit_programs({0: self.program}))
-        count = 0
+        requests = None
         if self.requests is not None:
-            count = len(self.requests)
-            zero = np.zeros(count, dtype=np.int64)
-            waiting.add(device.load_trace(self.requests, zero + self.kind, zero, zero))
-        while waiting:
-            waiting -= set(device.advance(NEVER)[1])
-        counters = device.counters()
-        latency = counters.read_latency_sum / count if count and self.kind == READ else 0.0
-        return ChannelRun(counters.last_pim_cycle, counters.last_memory_cycle, counters.commands, latency)
+            zero = np.zeros(len(self.requests), dtype=np.int64)
+            requests = Requests(self.requests * spec.config.organization.burst_bytes, zero + self.kind, zero)
+        return replay_requests(spec, requests, self.program)
 
 
 def dram_spec() -> ResolvedSpec:

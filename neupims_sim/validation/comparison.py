@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neupims_sim.config.schema import SystolicConfig
+from neupims_sim.memory.replay import Replay
 from neupims_sim.npu import Gemm, array_occupancy
 from neupims_sim.sweeps import expand, read_sweep
 from neupims_sim.validation.channel import (
     DRAM_CYCLES,
     RULES,
-    ChannelRun,
     dram_case,
     dram_spec,
     mixed_spec,
@@ -132,7 +132,6 @@ def compare_dram(on_progress: OnProgress = lambda done: None) -> list[Comparison
     for row in read_golden("dram_channel_cycles"):
         reads, trace = int(row["reads"]), row["trace"]
         run = dram_case(trace, reads).run(dram_spec())
-        bandwidth = reads * dram_spec().config.organization.burst_bytes / run.memory_cycles
         found += [
             Comparison(trace, "cycles", DRAM_CYCLES, run.memory_cycles),
             Comparison(trace, "activates", int(row["activates"]), run.commands["ACT"]),
@@ -140,7 +139,7 @@ def compare_dram(on_progress: OnProgress = lambda done: None) -> list[Comparison
             Comparison(
                 trace, "mean read latency", float(row["mean_read_latency_cycles"]), run.mean_read_latency_cycles
             ),
-            Comparison(trace, "GB/s", float(row["bandwidth_gbps"]), bandwidth),
+            Comparison(trace, "GB/s", float(row["bandwidth_gbps"]), run.bandwidth_gbps),
         ]
         on_progress(f"DRAM channel: {trace}")
     return found
@@ -201,5 +200,5 @@ def _unthrottled(on_progress: OnProgress) -> dict[int, float]:
     return found
 
 
-def _cycles(run: ChannelRun, metric: str) -> int:
+def _cycles(run: Replay, metric: str) -> int:
     return run.pim_cycles if metric == "pim_cycles" else run.memory_cycles
