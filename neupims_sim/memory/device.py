@@ -7,7 +7,7 @@ There is no clock process here: :mod:`neupims_sim.memory.models` connects this t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,6 @@ class Counters:
     """Cycles with work in the PIM queue, summed over channels."""
     last_memory_cycle: int
     last_pim_cycle: int
-    per_channel_commands: Int64Array = field(repr=False)
-    """[channels, commands]"""
 
 
 def build_table(spec: ResolvedSpec) -> Any:
@@ -357,7 +355,6 @@ class CommandDevice:
             pim_busy_cycles=int(busy),
             last_memory_cycle=int(channels["st_last_memory"].max()),
             last_pim_cycle=int(channels["st_last_pim"].max()),
-            per_channel_commands=channels["counts"].copy(),
         )
 
     def _new_item(self, kind: int, touched: Int64Array) -> int:

@@ -125,7 +125,7 @@ CHANNEL = _record(
     ("trace_next",), ("trace_end",),  # records of a replayed trace
     ("transaction_runs", 2), ("transaction_bursts", 2),
     ("source_head", 3), ("source_tail", 3),
-    ("st_reads",), ("st_writes",), ("st_accept_sum",), ("st_return_sum",),  # sums of acceptance and return cycles of reads
+    ("st_accept_sum",), ("st_return_sum",),  # sums of acceptance and return cycles of reads
     ("st_dots",), ("st_results",), ("st_tiles",), ("st_pim_busy",), ("st_last_memory",), ("st_last_pim",),
     ("counts", N_COMMANDS),
     ("open_mask", 2),  # bit per bank with an open row
@@ -339,13 +339,10 @@ def accept(table: Any, ch: Any, device: Any, cycle: int, kind: int, local: int, 
     ch.transaction_bursts[kind] += 1
     ch.last_admit = cycle
     if kind == READ:
-        ch.st_reads += 1
         ch.st_accept_sum += cycle
         ch.in_flight += 1
-    else:
-        ch.st_writes += 1
-        if table.posted_writes:
-            finish_burst(ch, device, item, cycle + table.write_latency)
+    elif table.posted_writes:
+        finish_burst(ch, device, item, cycle + table.write_latency)
     runs = ch.transaction_runs[kind]
     if runs > 0:
         last = ch.transaction[kind, runs - 1]

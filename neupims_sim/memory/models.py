@@ -181,11 +181,14 @@ class CommandMemory(MemoryModel):
         if self._backlog or len(self._waiting) >= MAX_ITEMS - 1:
             self._backlog.append((start, event))
             return event
-        self._catch_up()
-        self._waiting[start()] = event
+        self._start(start, event)
         if not self._wake.triggered:
             self._wake.succeed()
         return event
+
+    def _start(self, start: Callable[[], int], event: SimEvent) -> None:
+        self._catch_up()
+        self._waiting[start()] = event
 
     def _catch_up(self) -> None:
         """Bring channels to the present: idle ones, and by the fraction of a cycle that two clocks may lie apart."""
@@ -231,9 +234,7 @@ class CommandMemory(MemoryModel):
             for event in finished:
                 event.succeed()
             while self._backlog and len(self._waiting) < MAX_ITEMS - 1:
-                start, event = self._backlog.popleft()
-                self._catch_up()
-                self._waiting[start()] = event
+                self._start(*self._backlog.popleft())
 
     def _memory_cycle(self, device_cycle: int) -> int:
         """The first memory cycle that does not begin before a device cycle: when work handed over then can start."""
@@ -285,7 +286,6 @@ class IdealMemory(MemoryModel):
             pim_busy_cycles=0,
             last_memory_cycle=self._last,
             last_pim_cycle=0,
-            per_channel_commands=np.zeros((self.config.organization.channels, 0), dtype=np.int64),
         )
 
 

@@ -168,8 +168,7 @@ class SubBatchRun:
         self._before = map_phase(phases.before, frozenset(), *options, frozenset({block_input.whole}))
         attended = next(t for t in phases.after[0].inputs if t.role == "activation")
         self._after = map_phase(phases.after, frozenset({block_output.whole}), *options, frozenset({attended.whole}))
-        self._attended_bytes = attended.bytes
-        self._attended = attended.whole
+        self._attended = attended
         self._probabilities = Region(placement.address(f"{index}.logits"), self._probability_bytes(sum(self._contexts)))
 
     def qkv(self, layer: int) -> SimEvent:
@@ -261,8 +260,8 @@ class SubBatchRun:
         ]
         yield self._env.all_of([self._env.process(part) for part in parts])
         if not self._config.mapping.keep_activations_on_chip:
-            region = Region(self._placement.address(f"{self._index}.{self._attended}"), self._attended_bytes)
-            yield self._npu.transfer(WRITE, *region.take(self._attended_bytes), "attention")
+            region = self._region(self._attended)
+            yield self._npu.transfer(WRITE, *region.take(self._attended.bytes), "attention")
         self._seen.npu_macs += plan.macs
         self._record(layer, "attention", "systolic arrays", start, plan.macs)
 

@@ -28,6 +28,10 @@ from neupims_sim.workloads import RequestBatch, generate_llm, request_batch
 
 Int64Array = npt.NDArray[np.int64]
 
+_SPARE_ROWS = 8
+"""Rows per channel that channel assignment leaves free for what it cannot know yet: the padding of the tensors and the
+logits buffers of sub-batches. The placement has the exact check."""
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -167,37 +171,34 @@ def _prepare(
     the NPU), and the placement.
     """
     contexts = np.asarray(requests.context_tokens, dtype=np.int64)
-    everything = np.arange(len(contexts))
     whole = Phases.of(_trace(config, contexts))
     kv_layers = layers if config.mapping.kv_capacity == "all_layers" else simulated
     block_weights = sum(whole.weights().values())
     tensors = {f"{layer}.{name}": size for layer in range(simulated) for name, size in whole.weights().items()}
     reserved = (kv_layers - simulated) * block_weights
+    heads, kv_heads = (count // config.parallel.tensor for count in (config.model.heads, config.model.kv_heads))
+    token_cache_bytes = 2 * kv_heads * config.model.head_size * config.npu.element_bytes
     if layout is None:
         channels = np.zeros_like(contexts)
-        cache = int(contexts.sum()) * 2 * (config.model.kv_heads // config.parallel.tensor) * config.model.head_size
-        reserved += kv_layers * cache * config.npu.element_bytes
+        reserved += (kv_layers - 1) * int(contexts.sum()) * token_cache_bytes  # one layer's cache gets an address
     else:
         channels = _channels(config, requests, layout, kv_layers, simulated, sum(tensors.values()) + reserved, whole)
     sub_batch = np.zeros_like(contexts)
     if sub_batches > 1 and len(contexts) > 1:
         loads = np.zeros(len(contexts)) if layout is None else _loads(config, layout, contexts)
         sub_batch = PARTITIONS[config.scheduling.partition](channels, loads)
-    groups = [everything[sub_batch == index] for index in range(sub_batches)]
+    groups = [np.flatnonzero(sub_batch == index) for index in range(sub_batches)]
     if any(len(group) == 0 for group in groups):
         raise InputError(
             f"scheduling.interleaving={config.scheduling.interleaving} needs at least two requests, not {len(contexts)}"
         )
-    phases = [Phases.of(_trace(config, contexts[group])) for group in groups]
+    phases = [whole] if sub_batches == 1 else [Phases.of(_trace(config, contexts[group])) for group in groups]
     for index, (part, group) in enumerate(zip(phases, groups, strict=True)):
         tensors |= {f"{index}.{name}": size for name, size in part.activations().items()}
-        heads = config.model.heads // config.parallel.tensor
-        tensors[f"{index}.logits"] = int(contexts[group].sum()) * heads * config.npu.element_bytes
+        tokens = int(contexts[group].sum())
+        tensors[f"{index}.logits"] = tokens * heads * config.npu.element_bytes
         if layout is None:
-            kv_heads = config.model.kv_heads // config.parallel.tensor
-            row = 2 * kv_heads * config.model.head_size * config.npu.element_bytes
-            tensors[f"{index}.kv_cache"] = int(contexts[group].sum()) * row
-            reserved -= tensors[f"{index}.kv_cache"]
+            tensors[f"{index}.kv_cache"] = tokens * token_cache_bytes
     placed = (
         [PlacedRequest(int(c), int(t)) for c, t in zip(channels, contexts, strict=True)] if layout is not None else []
     )
@@ -237,14 +238,16 @@ def _channels(
         return channels
     activations = 2 * sum(whole.activations().values())
     row_slice = organization.channels * organization.banks * organization.row_bytes
-    vectors = [layout.query_rows + layout.probability_rows(int(tokens)) for tokens in contexts]
-    rows = np.array(vectors, dtype=np.int64)
-    for request, tokens in enumerate(contexts.tolist()):
-        rows[request] += simulated * (layout.key_rows(tokens) + layout.value_rows(tokens))
-        rows[request] += layout.cache_rows(tokens, kv_layers - simulated)
-    room = organization.rows - -(-(linear_bytes + activations) // row_slice) - 8
+    rows = [
+        layout.query_rows
+        + layout.probability_rows(tokens)
+        + simulated * (layout.key_rows(tokens) + layout.value_rows(tokens))
+        + layout.cache_rows(tokens, kv_layers - simulated)
+        for tokens in contexts.tolist()
+    ]
+    room = organization.rows - -(-(linear_bytes + activations) // row_slice) - _SPARE_ROWS
     assign = CHANNEL_ASSIGNMENTS[config.scheduling.channel_assignment]
-    return assign(contexts, _loads(config, layout, contexts), organization.channels, rows, max(0, room))
+    return assign(contexts, _loads(config, layout, contexts), organization.channels, np.array(rows), max(0, room))
 
 
 def _result(
