@@ -327,3 +327,17 @@ def test_a_program_that_the_memory_cannot_run_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         device(config).submit_programs({channel: PimProgram.build(o) for channel, o in programs.items()})
+
+
+@pytest.mark.parametrize("preset", ["physical", "asplos24"])
+def test_the_row_that_a_gwrite_waits_for_is_opened_once(preset: str) -> None:
+    """Requests for other rows of its bank do not close it again while the GWRITE waits for the dot-products before it."""
+    config = load_memory("hbm2_pim_dual", preset, {"organization.channels": 1})
+    of = device(config, preset)
+    gwrites, row = 40, 20
+    of.submit_programs({0: PimProgram.build([(TILE, 16, 1, 32), (GWRITE, row, 0, 0)] * gwrites)})
+    for number in range(200):
+        of.submit_transfer(READ, number % 6 * 32 * 1024, 1024)
+    completions(of, 201)
+    activations = named(of.take_log(), "ACT")
+    assert np.count_nonzero(activations[:, 4] == row) <= gwrites
