@@ -138,7 +138,7 @@ def variants() -> st.SearchStrategy[tuple[MemoryConfig, str]]:
         "controller.write_drain_high": st.sampled_from([1, 8, 32]),
         "controller.write_drain_low": st.sampled_from([0, 8]),
         "controller.posted_writes": st.booleans(),
-        "controller.pim_reserves_slots": st.booleans(),
+        "controller.pim_priority": st.sampled_from(["pim_first", "ready_first"]),
         "controller.separate_command_buses": st.booleans(),
     }
 

@@ -47,6 +47,8 @@ NAMED_SECTIONS: dict[str, str] = {"npu": "npu", "memory": "memory", "model": "mo
 """Sections whose value may be the name of a file, and the folder of these files."""
 PRESET_SECTIONS = ("organization", "timing", "controller", "pim")
 """What a memory file may state per preset; timing rows are chosen by their ``when`` tags instead."""
+SPEED_SECTIONS = ("organization", "timing", "command_cycles", "power")
+"""What a memory file may state per speed grade."""
 _SECTION_SCHEMAS: dict[str, type[BaseModel]] = {
     "npu": NpuConfig,
     "memory": MemoryConfig,
@@ -130,8 +132,8 @@ def load_memory(
 def check_file(path: str | Path) -> None:
     """Validate any file of the configuration folders, or a user's own of the same kind; raises InputError.
 
-    The kind is that of the folder it lies in (a memory file is checked under every preset that it mentions, a preset with
-    every system); elsewhere it is told from the keys.
+    The kind is that of the folder it lies in (a memory file is checked under every preset and speed grade that it
+    states, a preset with every system); elsewhere it is told from the keys.
     """
     path = Path(path)
     if not path.is_file():
@@ -148,9 +150,11 @@ def check_file(path: str | Path) -> None:
     if section is None:
         load_config(path)
         return
-    mentioned = tree.get("presets") if section == "memory" else None
-    for preset in [DEFAULT_PRESET, *(mentioned if isinstance(mentioned, dict) else ())]:
+    presets, speeds = tree.get("presets") or {}, tree.get("speeds") or {}
+    for preset in [DEFAULT_PRESET, *(presets if section == "memory" and isinstance(presets, dict) else ())]:
         load_section(section, path.absolute(), preset)
+    for speed in speeds if section == "memory" and isinstance(speeds, dict) else ():
+        load_section(section, path.absolute(), overrides={"speed": speed})
 
 
 # --- sources ---
@@ -280,6 +284,7 @@ def _resolve_section(layers: list[Layer], section: str, preset: str, default_nam
         named = _read_named(section, name, layer.directory, _key(layer, section, name), ())
     layers = [*named, *stated]
     if section == "memory":
+        layers = _with_speed_layers(layers)
         layers = [*_memory_preset_layers(layers, preset), *layers]
         _check_timing_overrides(layers)
     return sorted(layers, key=_precedence)
@@ -322,29 +327,55 @@ def _read_named(section: str, name: str, directory: Path, where: str, chain: tup
     return [*layers, Layer(label(path), {section: {"name": path.stem} | tree}, "named", path.parent, depth=1)]
 
 
+def _with_speed_layers(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers, each file's settings for the speed grade in force right behind it."""
+    chosen: Layer | None = None
+    for layer in layers:
+        if "speed" in layer.tree.get("memory", {}):
+            chosen = layer
+    speed = chosen.tree["memory"]["speed"] if chosen else None
+    found: list[Layer] = []
+    known: list[str] = []
+    for layer in layers:
+        found.append(layer)
+        speeds = _settings_by_name(layer, "speeds", SPEED_SECTIONS)
+        known += speeds
+        if speed in speeds:
+            found.append(replace(layer, tree={"memory": speeds[speed]}, source=f"{layer.source} (speeds.{speed})"))
+    if chosen and speed not in known:
+        keys = "memory.speed" if chosen.depth == 0 else "speed"
+        raise InputError(f"{chosen.source}: {keys}={speed!r}: no such speed grade; {suggestion(str(speed), known)}")
+    return found
+
+
 def _memory_preset_layers(layers: Sequence[Layer], preset: str) -> list[Layer]:
     """What the memory's own table says for the preset; weaker than ``configs/presets``, because those stand behind it."""
     found = []
     for layer in layers:
-        presets = layer.tree.get("memory", {}).get("presets", {})
-        where = f"{layer.source}: {'.'.join(('memory', 'presets')[layer.depth :])}"
-        if not isinstance(presets, dict):
-            raise InputError(f"{where}={presets!r}: must map names of presets to settings")
-        for name, settings in presets.items():
+        presets = _settings_by_name(layer, "presets", PRESET_SECTIONS)
+        for name in presets:
             if name not in available("presets"):
+                where = f"{layer.source}: {'.'.join(('memory', 'presets')[layer.depth :])}"
                 raise InputError(f"{where}.{name}: no such preset; {suggestion(name, available('presets'))}")
-            if not isinstance(settings, dict):
-                raise InputError(f"{where}.{name}={settings!r}: must be a mapping of sections")
-            for key in settings:
-                if key not in PRESET_SECTIONS:
-                    raise InputError(f"{where}.{name}.{key}: unknown key; {suggestion(key, PRESET_SECTIONS)}")
         if preset in presets:
-            found.append(
-                replace(
-                    layer, tree={"memory": presets[preset]}, rank="preset", source=f"{layer.source} (presets.{preset})"
-                )
-            )
+            source = f"{layer.source} (presets.{preset})"
+            found.append(replace(layer, tree={"memory": presets[preset]}, rank="preset", source=source))
     return found
+
+
+def _settings_by_name(layer: Layer, key: str, sections: Sequence[str]) -> dict[str, Tree]:
+    """What a memory table states per speed grade or per preset: name -> values of some of its sections."""
+    named = layer.tree.get("memory", {}).get(key, {})
+    where = f"{layer.source}: {'.'.join(('memory', key)[layer.depth :])}"
+    if not isinstance(named, dict):
+        raise InputError(f"{where}={named!r}: must map names of {key} to settings")
+    for name, settings in named.items():
+        if not isinstance(settings, dict):
+            raise InputError(f"{where}.{name}={settings!r}: must be a mapping of sections")
+        for section in settings:
+            if section not in sections:
+                raise InputError(f"{where}.{name}.{section}: unknown key; {suggestion(section, sections)}")
+    return named
 
 
 def _check_timing_overrides(layers: Sequence[Layer]) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
-Scope = Literal["bank", "bank_group", "rank", "other_ranks", "channel"]
+Scope = Literal["bank", "bank_group", "rank", "other_ranks", "pseudo_channel", "channel"]
 
 
 class _Section(BaseModel):
@@ -23,7 +23,10 @@ class Organization(_Section):
     """Sizes of one device. All counts are powers of two because address bits select them."""
 
     channels: PositiveInt
+    pseudo_channels: PositiveInt = 1
+    """Per channel: parts with ranks, banks and a data bus of their own that share the channel's command buses."""
     ranks: PositiveInt
+    """Per pseudo-channel."""
     bank_groups: PositiveInt
     banks_per_group: PositiveInt
     rows: PositiveInt
@@ -31,18 +34,23 @@ class Organization(_Section):
     row_bytes: PositiveInt
     """Row (page) size per bank, bytes."""
     bus_bits: PositiveInt
-    """Data bus of one channel, bits."""
+    """Data bus of one pseudo-channel (of the channel, where there is one only), bits."""
     burst_length: PositiveInt
-    """Transfers per burst; two per clock cycle."""
+    """Transfers per burst."""
+    transfers_per_clock: PositiveInt = 2
+    """Transfers per cycle of the command clock: 2 for a DDR interface, 4 or 8 where the data clock is faster than that."""
     clock_ghz: Annotated[float, Field(gt=0)] = 1.0
     """Command clock."""
+    banks_per_refpb: PositiveInt = 1
+    """Banks that one per-bank refresh (REFPB) refreshes, equally far apart in the rank (DDR5: one in each bank group)."""
     address_mapping: str = "rorabgbachco"
-    """Fields from the most significant bit down: ro, ra, bg, ba, ch, co."""
+    """Fields from the most significant bit down: ro, ra, bg, ba, ch, co, and pc where there are pseudo-channels."""
 
     @model_validator(mode="after")
     def _powers_of_two(self) -> Organization:
         for key in (
             "channels",
+            "pseudo_channels",
             "ranks",
             "bank_groups",
             "banks_per_group",
@@ -50,18 +58,26 @@ class Organization(_Section):
             "row_bytes",
             "bus_bits",
             "burst_length",
+            "transfers_per_clock",
+            "banks_per_refpb",
         ):
             value = getattr(self, key)
             if value & (value - 1):
                 raise ValueError(f"organization.{key}={value} must be a power of two: address bits select it")
         fields = [self.address_mapping[i : i + 2] for i in range(0, len(self.address_mapping), 2)]
-        if sorted(fields) != ["ba", "bg", "ch", "co", "ra", "ro"]:
-            raise ValueError(
-                f"organization.address_mapping={self.address_mapping!r} must name each of ro, ra, bg, ba, ch, co once"
-            )
+        expected = ["ba", "bg", "ch", "co", "ra", "ro"]
+        if sorted(set(fields) - {"pc"} if self.pseudo_channels == 1 else fields) != sorted(
+            expected if self.pseudo_channels == 1 else [*expected, "pc"]
+        ) or len(fields) != len(set(fields)):
+            names = "ro, ra, bg, ba, ch, co" + (", pc" if self.pseudo_channels > 1 else "")
+            raise ValueError(f"organization.address_mapping={self.address_mapping!r} must name each of {names} once")
         if self.row_bytes < self.burst_bytes:
             raise ValueError(
                 f"organization.row_bytes={self.row_bytes} is smaller than one burst of {self.burst_bytes} B"
+            )
+        if self.banks_per_refpb > self.banks_per_rank:
+            raise ValueError(
+                f"organization.banks_per_refpb={self.banks_per_refpb} is more than the {self.banks_per_rank} banks of a rank"
             )
         return self
 
@@ -72,13 +88,18 @@ class Organization(_Section):
 
     @property
     def burst_cycles(self) -> int:
-        """Cycles the data bus is taken by one burst (two transfers per cycle)."""
-        return max(1, self.burst_length // 2)
+        """Cycles the data bus is taken by one burst."""
+        return max(1, self.burst_length // self.transfers_per_clock)
+
+    @property
+    def banks_per_rank(self) -> int:
+        """Banks of one rank, over its bank groups."""
+        return self.bank_groups * self.banks_per_group
 
     @property
     def banks(self) -> int:
-        """Banks of one channel, over all ranks and bank groups."""
-        return self.ranks * self.bank_groups * self.banks_per_group
+        """Banks of one channel, over all pseudo-channels, ranks and bank groups."""
+        return self.pseudo_channels * self.ranks * self.banks_per_rank
 
     @property
     def channel_bytes(self) -> int:
@@ -146,10 +167,20 @@ class ControllerConfig(_Section):
     """Reads of one channel accepted but not yet returned: what the requester (DMA) can keep in flight."""
     posted_writes: bool = False
     """Whether a write counts as complete when the controller accepts it, instead of when its burst ends."""
-    refresh: Literal["rank_staggered", "off"] = "rank_staggered"
-    pim_reserves_slots: bool = True
-    """While a PIM command waits, memory commands that would push it further back are held (PIM goes first even when
-    it is not ready yet); otherwise PIM only wins when both are ready in the same cycle, and write bursts can starve it."""
+    scheduling: str = "bank_round_robin"
+    """Which request goes first: a name in ``memory.policies.SCHEDULING``."""
+    page_policy: str = "open"
+    """When a row that nobody waits for is closed: a name in ``memory.policies.PAGE_POLICIES``."""
+    page_timeout_cycles: NonNegativeInt = 200
+    """For ``page_policy: timeout``: cycles since a row's last column command after which it is closed."""
+    refresh: str = "all_bank"
+    """How rows are refreshed: a name in ``memory.policies.REFRESHES``."""
+    precharge_all: bool = False
+    """Close several rows of a rank with one PREA instead of a PRE per bank, before a refresh or a PIM tile."""
+    pim_priority: str = "pim_first"
+    """Who goes first where both want to: a name in ``memory.policies.PIM_PRIORITIES``."""
+    pim_max_wait_cycles: NonNegativeInt = 1000
+    """For ``pim_priority: bounded_wait``: cycles that a PIM macro-command waits for requests at most."""
     separate_command_buses: bool = True
     """Row (ACT, PRE, REF) and column (RD, WR) commands on buses of their own, as HBM has them."""
 
@@ -158,6 +189,8 @@ class PimConfig(_Section):
     """Processing in memory: units beside the banks that read an open PIM row."""
 
     multipliers_per_bank: PositiveInt = 16
+    activates: Literal["bank_group", "rank"] = "bank_group"
+    """The banks in which one PIM_ACT opens a row."""
     pipeline_dots: NonNegativeInt = 6
     """A result is ready no sooner than this many dot-product slots after the first."""
     result_latency: str = "tDOT * dots + CL + burst"
@@ -166,6 +199,41 @@ class PimConfig(_Section):
     """How the controller bounds a GEMV before a refresh: its real length, or the estimate of the published artifact."""
     device_serial_issue: bool = False
     """Assumption of the published NPU+PIM baseline: one PIM command per cycle for the whole device, channel after channel."""
+
+
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+
+
+class PowerConfig(_Section):
+    """Supply voltage and currents of one DRAM device, as its data sheet gives them, and the energy of PIM events."""
+
+    vdd_v: Annotated[float, Field(gt=0)]
+    """Supply voltage, V."""
+    idd0_ma: NonNegativeFloat
+    """One bank activated and precharged every tRAS + tRP, mA (as all IDD)."""
+    idd2n_ma: NonNegativeFloat
+    """Standby, all rows closed."""
+    idd3n_ma: NonNegativeFloat
+    """Standby, a row open."""
+    idd4r_ma: NonNegativeFloat
+    """Reading without gaps."""
+    idd4w_ma: NonNegativeFloat
+    """Writing without gaps."""
+    idd5ab_ma: NonNegativeFloat
+    """During tRFC after an all-bank refresh."""
+    idd5pb_ma: NonNegativeFloat = 0.0
+    """During tRFCpb after a per-bank refresh; 0: the energy of an all-bank refresh divided by its REFPB commands."""
+    devices_per_rank: PositiveInt = 1
+    """Devices (chips) that make up a rank's data bus."""
+    pim_activate_pj: NonNegativeFloat = 0.0
+    """One PIM_ACT, all its banks, pJ."""
+    dot_product_pj: NonNegativeFloat = 0.0
+    """One dot-product slot of a GEMV, all banks of the channel, pJ."""
+    gwrite_pj: NonNegativeFloat = 0.0
+    """One GWRITE, pJ."""
+    result_read_pj: NonNegativeFloat = 0.0
+    """The result of one GEMV, all banks of the channel, pJ."""
+    source: str = ""
 
 
 class MemoryConfig(_Section):
@@ -180,8 +248,17 @@ class MemoryConfig(_Section):
     timing: dict[str, NonNegativeInt] = {}
     """Timing parameters, cycles of the command clock."""
     constraints: tuple[Constraint, ...] = ()
+    command_cycles: dict[str, PositiveInt] = {}
+    """Cycles that a command takes on its command bus, where that is not 1."""
     controller: ControllerConfig = ControllerConfig()
     pim: PimConfig = PimConfig()
+    power: PowerConfig | None = None
+    """Currents and energies; without them no energy is reported."""
+    speed: str = ""
+    """The speed grade: a name in ``speeds``."""
+    speeds: dict[str, dict[str, Any]] = {}
+    """Per speed grade: values of ``organization``, ``timing``, ``command_cycles`` and ``power``; they apply after the file that
+    states them and before files that build on it."""
     presets: dict[str, dict[str, Any]] = {}
     """Per preset: values of ``organization``, ``timing``, ``controller`` and ``pim`` that it assumes; they apply after
     the table and before explicit settings."""

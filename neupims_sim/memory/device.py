@@ -109,7 +109,7 @@ def build_table(spec: ResolvedSpec) -> Any:
         "drain_low": controller.write_drain_low,
         "posted_writes": controller.posted_writes,
         "dual": spec.dual,
-        "pim_reserves": controller.pim_reserves_slots,
+        "pim_reserves": controller.pim_priority == "pim_first",
         "pipeline_dots": pim.pipeline_dots,
         "coarse_estimate": pim.deadline_estimate == "asplos24",
     }

@@ -141,7 +141,7 @@ RULES = (
     Rule(
         "PIM first",
         "PIM reserves its slots, so that bursts of writes cannot starve it.",
-        fields=("controller.pim_reserves_slots",),
+        fields=("controller.pim_priority",),
     ),
     Rule(
         "writes end",
