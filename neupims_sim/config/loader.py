@@ -342,7 +342,7 @@ def _with_speed_layers(layers: Sequence[Layer]) -> list[Layer]:
         known += speeds
         if speed in speeds:
             found.append(replace(layer, tree={"memory": speeds[speed]}, source=f"{layer.source} (speeds.{speed})"))
-    if chosen and speed not in known:
+    if chosen and speed and speed not in known:
         keys = "memory.speed" if chosen.depth == 0 else "speed"
         raise InputError(f"{chosen.source}: {keys}={speed!r}: no such speed grade; {suggestion(str(speed), known)}")
     return found
