@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from neupims_sim.config import MemoryConfig, load_memory
-from neupims_sim.memory.device import CommandDevice, Counters
+from neupims_sim.config.memory import Constraint
+from neupims_sim.memory.device import LOG_FIELDS, CommandDevice, Counters
 from neupims_sim.memory.legality import Violation, check_commands
+from neupims_sim.memory.policies import CONTROLLER_POLICIES
 from neupims_sim.memory.program import GWRITE, TILE, PimProgram
 from neupims_sim.memory.spec import COMMANDS, resolve
 
@@ -46,11 +49,11 @@ def memory(name: str, preset: str = "physical", row_buffers: str | None = None, 
 
 def commands(*entries: tuple[int, str, int] | tuple[int, str, int, int] | tuple[int, str, int, int, int]) -> Log:
     """A log of one channel from (cycle, command, bank[, row[, tag]])."""
-    rows = [
-        (cycle, 0, COMMANDS.index(command), bank, *rest, *(-1, -1)[len(rest) :])
-        for cycle, command, bank, *rest in entries
-    ]
-    return np.array(rows, dtype=np.int64).reshape(-1, 6)
+    rows = []
+    for cycle, command, bank, *rest in entries:
+        row, tag = [*rest, *[-1] * (2 - len(rest))]
+        rows.append((cycle, 0, COMMANDS.index(command), bank, row, -1, tag))
+    return np.array(rows, dtype=np.int64).reshape(-1, len(LOG_FIELDS))
 
 
 def broken_rules(config: MemoryConfig, log: Log, preset: str = "physical") -> list[str]:
@@ -121,11 +124,29 @@ def mixes(config: MemoryConfig, *, colliding: bool = False) -> st.SearchStrategy
     return st.lists(work, min_size=1, max_size=12) | st.lists(work, min_size=15, max_size=40)
 
 
+MORE_ROWS = [
+    ["rank", "PREA", "REF ACT PIM_ACT", "tRP"],
+    ["bank", "ACT PIM_ACT", "PREA", "tRAS"],
+    ["bank", "RD", "PREA", "tRTP"],
+    ["bank", "WR", "PREA", "CWL + burst + tWR"],
+    ["bank", "GWRITE", "PREA", "tGWRITE"],
+    ["channel", "GEMV", "PREA", "tDOT * dots + tRTP", {"when": ["single"]}],
+    ["bank", "PRE PREA PIM_PRE", "REFPB", "tRP"],
+    ["bank", "ACT PIM_ACT", "REFPB", "tRAS + tRP"],
+    ["bank", "REFPB", "REFPB REF ACT PIM_ACT", "tRFC"],
+    ["rank", "REFPB", "REFPB REF ACT", "tRRD_L"],
+    ["rank", "REF", "REFPB", "tRFC"],
+    ["rank", "ACT REFPB", "ACT REFPB", "tFAW", {"window": 4}],
+]
+"""Rows for PREA and for per-bank refreshes (as long as tRFC says)."""
+
+
 def variants() -> st.SearchStrategy[tuple[MemoryConfig, str]]:
     """Shipped tables, with their presets, under organizations and controllers that nobody ships."""
-    orders = st.permutations(["ra", "bg", "ba", "ch", "co"])
+    orders = st.permutations(["pc", "ra", "bg", "ba", "ch", "co"])
     overrides = {
         "organization.channels": st.sampled_from([1, 2, 4]),
+        "organization.pseudo_channels": st.sampled_from([1, 1, 2]),
         "organization.ranks": st.sampled_from([1, 2, 4]),
         "organization.bank_groups": st.sampled_from([1, 2, 4]),
         "organization.banks_per_group": st.sampled_from([1, 2, 4]),
@@ -138,13 +159,33 @@ def variants() -> st.SearchStrategy[tuple[MemoryConfig, str]]:
         "controller.write_drain_high": st.sampled_from([1, 8, 32]),
         "controller.write_drain_low": st.sampled_from([0, 8]),
         "controller.posted_writes": st.booleans(),
-        "controller.pim_priority": st.sampled_from(["pim_first", "ready_first"]),
         "controller.separate_command_buses": st.booleans(),
+        "controller.precharge_all": st.booleans(),
+        "controller.page_timeout_cycles": st.sampled_from([1, 50, 400]),
+        "controller.pim_max_wait_cycles": st.sampled_from([1, 100, 3000]),
+        "pim.activates": st.sampled_from(["bank_group", "rank"]),
+        "command_cycles": st.sampled_from([{}, {"ACT": 2}, {"RD": 2, "WR": 3}]),
+        **{f"controller.{key}": st.sampled_from(list(policies)) for key, policies in CONTROLLER_POLICIES.items()},
     }
 
     def load(table: tuple[str, str, str | None], values: dict[str, object]) -> tuple[MemoryConfig, str]:
         name, preset, row_buffers = table
-        return load_memory(name, preset, values | ({"row_buffers": row_buffers} if row_buffers else {})), preset
+        if values["organization.pseudo_channels"] == 1:
+            values["organization.address_mapping"] = str(values["organization.address_mapping"]).replace("pc", "")
+        else:
+            values["organization.ranks"] = 1
+        if row_buffers:
+            values["row_buffers"] = row_buffers
+        values["timing.tRFC"] = 100 if values["controller.refresh"] == "per_bank" else 260
+        config = load_memory(name, preset, values)
+        more = [
+            row
+            for row in MORE_ROWS
+            if "tGWRITE" in config.timing or not {"tGWRITE", "tDOT * dots + tRTP"} & set(row[3:4])
+        ]
+        return config.model_copy(
+            update={"constraints": (*config.constraints, *map(Constraint.model_validate, more))}
+        ), preset
 
     return st.builds(load, st.sampled_from(TABLES), st.fixed_dictionaries(overrides))
 
@@ -183,7 +224,7 @@ def run(
     Fails if that takes more than ``patience`` cycles after the last submission.
     """
     device = CommandDevice(resolve(config, preset), log=True)
-    outcome = Outcome(np.zeros((0, 6), dtype=np.int64), 0)
+    outcome = Outcome(np.zeros((0, len(LOG_FIELDS)), dtype=np.int64), 0)
     waiting: set[int] = set()
 
     def advance(limit: int) -> None:
@@ -223,13 +264,14 @@ def asked_bursts(config: MemoryConfig, transfer: Transfer) -> list[tuple[int, in
     organization = config.organization
     sizes = {
         "ch": organization.channels,
+        "pc": organization.pseudo_channels,
         "ra": organization.ranks,
         "bg": organization.bank_groups,
         "ba": organization.banks_per_group,
         "ro": organization.rows,
         "co": organization.row_bytes // organization.burst_bytes,
     }
-    names = [organization.address_mapping[at : at + 2] for at in range(0, 12, 2)]
+    names = re.findall("..", organization.address_mapping)
     first = transfer.address // organization.burst_bytes
     last = (transfer.address + transfer.size_bytes - 1) // organization.burst_bytes
     asked = []
@@ -237,7 +279,8 @@ def asked_bursts(config: MemoryConfig, transfer: Transfer) -> list[tuple[int, in
         value = {}
         for name in reversed(names):
             burst, value[name] = divmod(burst, sizes[name])
-        bank = (value["ra"] * organization.bank_groups + value["bg"]) * organization.banks_per_group + value["ba"]
+        rank = value.get("pc", 0) * organization.ranks + value["ra"]
+        bank = (rank * organization.bank_groups + value["bg"]) * organization.banks_per_group + value["ba"]
         asked.append((value["ch"], bank, value["ro"]))
     return asked
 

@@ -93,7 +93,7 @@ def test_reads_go_on_beside_a_tile_with_dual_row_buffers() -> None:
 CLOSED = "ACT needs the memory row buffer closed"
 SHARED = "no row may be open in the memory and the PIM row buffer at once"
 GEMV_OPEN = "GEMV needs its row open in the {} of every bank"
-REFRESH_CLOSED = "REF needs every row buffer of its rank closed"
+REFRESH_CLOSED = "REF needs every row buffer of its banks closed"
 ORDER = "commands of a channel are logged in the order of their cycles"
 OWNERSHIP = "with a single row buffer, no RD or WR between a HEADER and its last GEMV"
 
@@ -128,8 +128,8 @@ OWNERSHIP = "with a single row buffer, no RD or WR between a HEADER and its last
         (SINGLE, commands(*TILE_LOG[:-1], (131, "RD", 0, 7), (160, "GEMV", 0, 7, 8)), OWNERSHIP),
         (DRAM, commands((0, "PIM_ACT", 0, 5)), "a memory with row_buffers: none has no PIM_ACT"),
         (SINGLE, commands((0, "PIM_PRE", 0, 5)), "a memory with row_buffers: single has no PIM_PRE"),
-        (DRAM, commands((0, "ACT", 0, 5), (0, "ACT", 4, 5)), "one command per cycle on the row command bus"),
-        (ONE_BUS, commands((0, "ACT", 0, 5), (14, "RD", 0, 5), (14, "ACT", 4, 5)), "one command per cycle on the command bus"),
+        (DRAM, commands((0, "ACT", 0, 5), (0, "ACT", 4, 5)), "one command at a time on the row command bus"),
+        (ONE_BUS, commands((0, "ACT", 0, 5), (14, "RD", 0, 5), (14, "ACT", 4, 5)), "one command at a time on the command bus"),
         (DRAM, commands((0, "ACT", 0, 5), (30, "RD", 0, 5), (41, "WR", 0, 5)), "bursts do not overlap on the data bus"),
         (DRAM, commands((0, "ACT", 0, 5), (30, "RD", 0, 5), (29, "RD", 0, 5)), ORDER),
         (DRAM, commands((0, "ACT", 16, 5)), "channel and bank lie within the organization"),
@@ -205,7 +205,7 @@ def test_inv_4_a_refresh_per_interval_is_accepted() -> None:
 def test_inv_4_two_missing_refreshes_are_reported() -> None:
     cycles = [INTERVAL * n for n in range(1, 21) if n not in (7, 13)]
     (violation,) = check_refresh(DRAM, refreshes(cycles), 20 * INTERVAL + 100).violations
-    assert violation.rule == "floor(T / tREFI) +- 1 refreshes per rank"
+    assert violation.rule == "floor(T / interval) +- 1 refreshes per rank"
     assert violation in check_commands(DRAM, refreshes(cycles), until=20 * INTERVAL + 100)
 
 
@@ -339,7 +339,7 @@ def assert_conserved(config: MemoryConfig, works: Sequence[Work], outcome: Outco
         }
         for command, sequence in expected.items():
             entries = outcome.named(command)
-            assert [tuple(e) for e in entries[entries[:, 1] == channel][:, [4, 5]].tolist()] == sequence
+            assert [tuple(e) for e in entries[entries[:, 1] == channel][:, [4, 6]].tolist()] == sequence
     assert Counter(item for _, item in outcome.completed) == Counter(item for _, item in outcome.submitted)
     assert outcome.counters is not None
     assert outcome.counters.commands == {name: len(outcome.named(name)) for name in COMMANDS}
@@ -357,7 +357,7 @@ def assert_completed_on_time(config: MemoryConfig, works: Sequence[Work], outcom
             if command == "WR" and config.controller.posted_writes:
                 continue
             own = outcome.named(command)
-            own = own[(own[:, 5] == item) & (own[:, 0] >= submitted) & (own[:, 0] < completion)]
+            own = own[(own[:, -1] == item) & (own[:, 0] >= submitted) & (own[:, 0] < completion)]
             assert len(own) == len(asked_bursts(config, work))
             assert completion == own[:, 0].max() + latency[command] + config.organization.burst_cycles
             continue
@@ -365,7 +365,7 @@ def assert_completed_on_time(config: MemoryConfig, works: Sequence[Work], outcom
         for channel, operations in work.operations.items():
             taken[channel] += sum(1 if kind == GWRITE else readouts for kind, _, readouts, _ in operations)
             issued = outcome.named("GWRITE", "GEMV")
-            cycle, _, command, _, _, dots = issued[issued[:, 1] == channel][taken[channel] - 1].tolist()
+            cycle, _, command, _, _, _, dots = issued[issued[:, 1] == channel][taken[channel] - 1].tolist()
             result = latency_cycles(config, config.pim.result_latency, dots)
             ends.append(cycle + (config.timing["tGWRITE"] if COMMANDS[command] == "GWRITE" else result))
         assert completion == max(ends)

@@ -217,7 +217,7 @@ def test_replay_takes_the_assumptions_of_a_preset(capsys: Captured, program: Pat
 def test_replay_writes_every_command(capsys: Captured, trace: Path, tmp_path: Path) -> None:
     _, out, _ = run(capsys, "replay", "hbm2", trace, "--json", "--commands", tmp_path / "c.csv")
     table = pd.read_csv(tmp_path / "c.csv")
-    assert list(table.columns) == ["cycle", "channel", "command", "bank", "row", "tag"]
+    assert list(table.columns) == ["cycle", "channel", "command", "bank", "row", "column", "tag"]
     assert table["cycle"].is_monotonic_increasing
     counts = {name: count for name, count in json.loads(out)["commands"].items() if count}
     assert table["command"].value_counts().to_dict() == counts

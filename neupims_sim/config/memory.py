@@ -6,9 +6,15 @@ It is data; ``neupims_sim.memory.spec`` resolves it to integers once.
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from neupims_sim.config.expressions import ExpressionError, evaluate
+from neupims_sim.errors import suggestion
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -246,7 +252,8 @@ class MemoryConfig(_Section):
     """none: plain DRAM; single: PIM shares the row buffer and owns the channel while it works; dual: a PIM row buffer of its own."""
     organization: Organization
     timing: dict[str, NonNegativeInt] = {}
-    """Timing parameters, cycles of the command clock."""
+    """Timing parameters, cycles of the command clock. Written as cycles, as a time (``14 ns``: rounded up to cycles), or as an
+    expression over other parameters and ``burst`` (``tRC: tRAS + tRP``)."""
     constraints: tuple[Constraint, ...] = ()
     command_cycles: dict[str, PositiveInt] = {}
     """Cycles that a command takes on its command bus, where that is not 1."""
@@ -266,3 +273,47 @@ class MemoryConfig(_Section):
     """Latency of the ``ideal`` model."""
     source: str = ""
     """Where the figures come from."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _timings_in_cycles(cls, tree: Any) -> Any:
+        """Timings that are written as times or expressions, in cycles; what is wrong otherwise is for the fields to say."""
+        if not isinstance(tree, dict) or not isinstance(tree.get("timing"), dict):
+            return tree
+        written = tree["timing"]
+        if not any(isinstance(value, str) for value in written.values()):
+            return tree
+        organization = tree.get("organization")
+        try:
+            sizes = (
+                organization if isinstance(organization, Organization) else Organization.model_validate(organization)
+            )
+        except ValueError:
+            return tree
+        return tree | {"timing": {name: _cycles(name, written, sizes, ()) for name in written}}
+
+
+_TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ns|us)")
+
+
+def _cycles(name: str, written: Mapping[str, Any], organization: Organization, using: tuple[str, ...]) -> Any:
+    """One timing parameter in cycles; ``using``: the parameters whose expressions led to it."""
+    if name == "burst":
+        return organization.burst_cycles
+    if name not in written:
+        raise ValueError(
+            f"timing.{using[-1]}={written[using[-1]]!r}: unknown timing {name!r}; {suggestion(name, written)}"
+        )
+    if name in using:
+        circle = " -> ".join((*using[using.index(name) :], name))
+        raise ValueError(f"timing.{name}={written[name]!r}: goes in a circle: {circle}")
+    value = written[name]
+    if not isinstance(value, str):
+        return value
+    if time := _TIME.fullmatch(value.strip()):
+        nanoseconds = float(time[1]) * (1000 if time[2] == "us" else 1)
+        return math.ceil(nanoseconds * organization.clock_ghz - 1e-6)
+    try:
+        return evaluate(value, lambda other: _cycles(other, written, organization, (*using, name)))
+    except ExpressionError as error:
+        raise ValueError(f"timing.{name}: {error}") from None

@@ -16,8 +16,9 @@ Int64Array = npt.NDArray[np.int64]
 class AddressMap:
     """Bit positions of each field in a burst index (= byte address / burst bytes).
 
-    ``shift`` and ``bits`` hold, per field (ro, ra, bg, ba, co), the position in the *local* index of one channel, which is
-    the burst index with the channel bits taken out; ``channel_shift`` and ``channel_bits`` locate the channel.
+    ``shift`` and ``bits`` hold, per field (ro, pc, ra, bg, ba, co; pc has no bits where there are no pseudo-channels), the
+    position in the *local* index of one channel, which is the burst index with the channel bits taken out; ``channel_shift``
+    and ``channel_bits`` locate the channel.
     """
 
     burst_bytes: int
@@ -31,6 +32,7 @@ class AddressMap:
         """The map that ``organization.address_mapping`` states."""
         bits = {
             "ch": organization.channels.bit_length() - 1,
+            "pc": organization.pseudo_channels.bit_length() - 1,
             "ra": organization.ranks.bit_length() - 1,
             "bg": organization.bank_groups.bit_length() - 1,
             "ba": organization.banks_per_group.bit_length() - 1,
@@ -38,8 +40,8 @@ class AddressMap:
             "co": (organization.row_bytes // organization.burst_bytes).bit_length() - 1,
         }
         text = organization.address_mapping
-        fields = [text[i : i + 2] for i in range(0, 12, 2)]
-        shift, position, channel_shift = {}, 0, 0
+        fields = [text[i : i + 2] for i in range(0, len(text), 2)]
+        shift, position, channel_shift = {"pc": 0}, 0, 0
         for field in reversed(fields):
             if field == "ch":
                 channel_shift = position

@@ -7,7 +7,7 @@ There is no clock process here: :mod:`neupims_sim.memory.models` connects this t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,26 @@ from neupims_sim.memory import engine as en
 from neupims_sim.memory.address import AddressMap
 from neupims_sim.memory.engine import READ
 from neupims_sim.memory.program import TILE, PimProgram
-from neupims_sim.memory.spec import BANK, BANK_GROUP, CHANNEL, COMMANDS, GEMV, OTHER_RANKS, RANK, ResolvedSpec, Row
+from neupims_sim.memory.spec import (
+    BANK,
+    BANK_GROUP,
+    CHANNEL,
+    COMMANDS,
+    GEMV,
+    OTHER_RANKS,
+    PSEUDO_CHANNEL,
+    RANK,
+    REF,
+    REFPB,
+    ResolvedSpec,
+    Row,
+)
 
 Int64Array = npt.NDArray[np.int64]
 
-LOG_FIELDS = ("cycle", "channel", "command", "bank", "row", "tag")
-"""Columns of a command log. tag: the item of a RD or WR, the dot-products of a GEMV, else -1."""
+LOG_FIELDS = ("cycle", "channel", "command", "bank", "row", "column", "tag")
+"""Columns of a command log. column: of a RD or WR, in bursts, else -1; tag: the item of a RD or WR, the dot-products of a
+GEMV, else -1."""
 
 
 @dataclass
@@ -43,6 +57,8 @@ class Counters:
     """Cycles with work in the PIM queue, summed over channels."""
     last_memory_cycle: int
     last_pim_cycle: int
+    open_cycles: dict[str, int] = field(default_factory=dict)
+    """Cycles with a row open in a rank, summed over ranks, per kind of row buffer (``memory``, ``pim``)."""
 
 
 def build_table(spec: ResolvedSpec) -> Any:
@@ -52,28 +68,33 @@ def build_table(spec: ResolvedSpec) -> Any:
     """
     organization, controller, pim = spec.config.organization, spec.config.controller, spec.config.pim
     _check_limits(spec)
-    banks, ranks = organization.banks, organization.ranks
-    per_group, per_rank = organization.banks_per_group, organization.bank_groups * organization.banks_per_group
+    banks, ranks = organization.banks, organization.pseudo_channels * organization.ranks
+    per_group, per_rank = organization.banks_per_group, organization.banks_per_rank
     bank = np.arange(banks)
-    node = np.zeros((banks, 4), dtype=np.int64)
+    node = np.zeros((banks, BANK + 1), dtype=np.int64)
+    node[:, PSEUDO_CHANNEL] = 1 + ranks + ranks * organization.bank_groups + banks
+    node[:, PSEUDO_CHANNEL] += bank // (per_rank * organization.ranks)
     node[:, RANK] = 1 + bank // per_rank
     node[:, BANK_GROUP] = 1 + ranks + bank // per_group
     node[:, BANK] = 1 + ranks + ranks * organization.bank_groups + bank
     same = np.zeros((len(COMMANDS), len(COMMANDS)), dtype=np.int64)
-    other = np.zeros_like(same)
+    other, apart = np.zeros_like(same), np.zeros_like(same)
     for row in spec.rows:
         if row.window == 1:
+            between = row.previous, row.next
             if row.level != OTHER_RANKS:
-                same[row.previous, row.next] = max(same[row.previous, row.next], row.base)
-            if row.level in (CHANNEL, OTHER_RANKS):
-                other[row.previous, row.next] = max(other[row.previous, row.next], row.base)
+                same[between] = max(same[between], row.base)
+            if row.level in (CHANNEL, PSEUDO_CHANNEL, OTHER_RANKS):
+                other[between] = max(other[between], row.base)
+            if row.level == CHANNEL:
+                apart[between] = max(apart[between], row.base)
     gemv_gaps = [(row.base, row.per_dot) for row in spec.rows if row.previous == row.next == GEMV] or [(0, 0)]
-    ordered = sorted(needed_rows(spec.rows, ranks), key=_engine_order)
+    ordered = sorted(needed_rows(spec.rows, organization.ranks), key=_engine_order)
     rows = np.zeros((max(1, len(ordered)), 6), dtype=np.int64)
-    windows = 0
+    histories = {history: index for index, history in enumerate(window_histories(ordered))}
     for index, row in enumerate(ordered):
-        rows[index] = (row.next, row.level, row.base, row.per_dot, row.window, windows if row.window > 1 else 0)
-        windows += row.window > 1
+        history = histories[row.pool, row.next] if row.window > 1 else 0
+        rows[index] = (row.next, row.level, row.base, row.per_dot, row.window, history)
     order = np.array([_engine_order(row) for row in ordered]).reshape(-1, 2) @ (3, 1)
     begin = np.searchsorted(order, np.arange(3 * len(COMMANDS) + 1))
     address = AddressMap.of(organization)
@@ -82,8 +103,16 @@ def build_table(spec: ResolvedSpec) -> Any:
     table["row_begin"] = begin[::3]
     table["other_begin"], table["window_begin"] = begin[1::3], begin[2::3]
     table["node"][0, :banks] = node
+    table["rank_banks"][0, :ranks] = np.bitwise_or.reduce(
+        np.left_shift(np.int64(1), bank).reshape(ranks, per_rank), axis=1
+    )
     table["command_bus"] = spec.command_bus
-    table["delay_same"], table["delay_other"] = same, other
+    table["command_cycles"] = spec.command_cycles
+    table["delay_same"], table["delay_other"], table["delay_apart"] = same, other, apart
+    wait = controller.pim_max_wait_cycles if spec.pim_priority.bounded else en.NEVER
+    close_after = controller.page_timeout_cycles if spec.page_policy.waits else 0
+    refresh_banks = organization.banks_per_refpb if spec.refresh == "REFPB" else per_rank
+    pim_act_banks = per_group if spec.pim_act_level == BANK_GROUP else per_rank
     scalars = {
         "channels": organization.channels,
         "ranks": ranks,
@@ -100,7 +129,12 @@ def build_table(spec: ResolvedSpec) -> Any:
         "gemv_gap_base": max(base for base, _ in gemv_gaps),
         "gemv_gap_per_dot": max(per_dot for _, per_dot in gemv_gaps),
         "shortest": _shortest_completion(spec),
+        "ranks_per_pseudo_channel": organization.ranks,
         "refresh_interval": spec.refresh_interval,
+        "refresh_command": REFPB if spec.refresh == "REFPB" else REF,
+        "refresh_units": per_rank // refresh_banks,
+        "refresh_banks": refresh_banks,
+        "precharge_all": controller.precharge_all,
         "queue_depth": controller.bank_queue_depth,
         "transaction_depth": controller.transaction_queue_depth,
         "outstanding_reads": controller.max_outstanding_reads,
@@ -109,11 +143,20 @@ def build_table(spec: ResolvedSpec) -> Any:
         "drain_low": controller.write_drain_low,
         "posted_writes": controller.posted_writes,
         "dual": spec.dual,
-        "pim_reserves": controller.pim_priority == "pim_first",
+        "in_order": spec.scheduling.in_order,
+        "oldest_first": spec.scheduling.oldest_first,
+        "close_after": close_after if spec.page_policy.closes else en.NEVER,
+        "pim_reserves": spec.pim_priority.reserves,
+        "pim_max_wait": wait if spec.pim_priority.waits else 0,
+        "pim_act_level": spec.pim_act_level,
+        "pim_act_banks": pim_act_banks,
         "pipeline_dots": pim.pipeline_dots,
         "coarse_estimate": pim.deadline_estimate == "asplos24",
+        # By the exact estimate a macro-command ends before the refresh; per-bank refreshes come too often to give way to.
+        "refresh_interrupts": pim.deadline_estimate == "asplos24" and spec.refresh == "REF",
     }
-    for part, short in (("row", "ro"), ("rank", "ra"), ("group", "bg"), ("bank", "ba")):
+    fields = {"column": "co", "row": "ro", "pseudo": "pc", "rank": "ra", "group": "bg", "bank": "ba"}
+    for part, short in fields.items():
         scalars[f"{part}_shift"], scalars[f"{part}_bits"] = address.shift[short], address.bits[short]
     for name, value in scalars.items():
         table[name] = value
@@ -125,12 +168,13 @@ def _check_limits(spec: ResolvedSpec) -> None:
     windows = [row for row in spec.rows if row.window > 1]
     limits = (
         ("banks per channel", organization.banks, en.MAX_BANKS),
-        ("ranks per channel", organization.ranks, en.MAX_RANKS),
+        ("pseudo-channels per channel", organization.pseudo_channels, en.MAX_PSEUDO_CHANNELS),
+        ("ranks per channel", organization.pseudo_channels * organization.ranks, en.MAX_RANKS),
         ("controller.bank_queue_depth", controller.bank_queue_depth, en.MAX_QUEUE),
         ("controller.transaction_queue_depth", controller.transaction_queue_depth, en.MAX_TRANSACTIONS),
         ("controller.max_outstanding_reads", controller.max_outstanding_reads, en.MAX_RETURNS),
         ("constraint rows (one per pair of commands)", len(needed_rows(spec.rows, organization.ranks)), en.MAX_ROWS),
-        ("constraint rows with a window", len(windows), en.MAX_WINDOWS),
+        ("constraint rows with a window", len(window_histories(windows)), en.MAX_WINDOWS),
         ("the longest window", max((row.window for row in windows), default=1), en.MAX_WINDOW),
     )
     for what, value, most in limits:
@@ -138,6 +182,12 @@ def _check_limits(spec: ResolvedSpec) -> None:
             raise InputError(f"memory {spec.config.name!r}: {what}: {value}; allowed: at most {most}")
     if any(row.level == OTHER_RANKS for row in windows):
         raise InputError(f"memory {spec.config.name!r}: constraints: scope other_ranks and a window exclude each other")
+    levels = {(row.pool, row.next, row.level) for row in windows}
+    if len(levels) > len(window_histories(windows)):
+        raise InputError(
+            f"memory {spec.config.name!r}: constraints: a row with a window and several previous commands needs a scope at "
+            "least as wide as what each of them addresses"
+        )
 
 
 def needed_rows(rows: Iterable[Row], ranks: int) -> list[Row]:
@@ -150,6 +200,11 @@ def needed_rows(rows: Iterable[Row], ranks: int) -> list[Row]:
         elif row.window > 1 or not any(_implies(wider, row) for wider in kept):
             kept.append(row)
     return kept
+
+
+def window_histories(rows: Iterable[Row]) -> list[tuple[int, int]]:
+    """The rings of past issue cycles that rows with a window need: per row of the table and next command, (pool, next)."""
+    return list(dict.fromkeys((row.pool, row.next) for row in rows if row.window > 1))
 
 
 def _implies(wider: Row, row: Row) -> bool:
@@ -172,7 +227,8 @@ def _shortest_completion(spec: ResolvedSpec) -> int:
 
 
 def build_channels(table: Any) -> Any:
-    """All-idle channels: every row closed, the first refresh of rank r due at (r + 1) / ranks of the interval."""
+    """All-idle channels: every row closed, the first refresh of rank r due at (r + 1) / ranks of the interval (the ranks of
+    all pseudo-channels count)."""
     count, ranks = int(table["channels"][0]), int(table["ranks"][0])
     channels = np.zeros(count, dtype=en.CHANNEL)
     channels["index"] = np.arange(count)
@@ -294,21 +350,38 @@ class CommandDevice:
         self._enqueue(item, en.PROGRAM, touched, first_operation, end, left)
         return item
 
-    def load_trace(self, local: Int64Array, kind: Int64Array, cycle: Int64Array, channel: Int64Array) -> int:
-        """Replay single-burst requests: per channel in order, one per cycle from its stamp on, accepted when there is room."""
+    def load_trace(
+        self, local: Int64Array, kind: Int64Array, cycle: Int64Array, channel: Int64Array, *, more: bool = False
+    ) -> int:
+        """Replay single-burst requests: per channel in order, one per cycle from its stamp on, accepted when there is room.
+
+        ``more``: a further part of the trace will follow. :meth:`advance` then stops as soon as a channel has accepted all
+        its requests (:attr:`needs_trace`); give the next part before going on.
+        """
         count = np.bincount(channel, minlength=self._channel_count)
         item = self._new_item(READ, np.flatnonzero(count))
         order = np.argsort(channel, kind="stable") if self._channel_count > 1 else slice(None)
-        trace = np.empty(len(local), dtype=en.REQUEST)
+        part = np.empty(len(local), dtype=en.REQUEST)
         for name, values in (("local", local), ("kind", kind), ("cycle", cycle)):
-            trace[name] = values[order]
-        trace["item"] = item
-        end = np.cumsum(count)
-        self._trace = trace
-        channels = self.channels
-        channels["trace_end"], channels["trace_next"] = end, end - count
-        self._wake(np.flatnonzero(count), item, count[count > 0])
+            part[name] = values[order]
+        part["item"] = item
+        channels, begin = self.channels, np.cumsum(count) - count
+        left = [self._trace[ch["trace_next"] : ch["trace_end"]] for ch in channels]
+        pieces = [piece for c, rest in enumerate(left) for piece in (rest, part[begin[c] : begin[c] + count[c]])]
+        sizes = np.array([len(rest) for rest in left]) + count
+        self._trace = np.concatenate(pieces)
+        channels["trace_end"] = np.cumsum(sizes)
+        channels["trace_next"] = channels["trace_end"] - sizes
+        channels["trace_more"] = more
+        going_on = self.needs_trace
+        self._device["trace_starved"] = 0
+        self._wake(np.flatnonzero(count), item, count[count > 0], now=not going_on)
         return item
+
+    @property
+    def needs_trace(self) -> bool:
+        """Whether a channel waits for the next part of the trace."""
+        return bool(self._device["trace_starved"][0])
 
     def advance(self, limit: int) -> tuple[int, list[int]]:
         """Run to ``limit`` or the first completion: (cycle reached, items complete at that cycle)."""
@@ -355,7 +428,17 @@ class CommandDevice:
             pim_busy_cycles=int(busy),
             last_memory_cycle=int(channels["st_last_memory"].max()),
             last_pim_cycle=int(channels["st_last_pim"].max()),
+            open_cycles=dict(zip(("memory", "pim"), self._open_cycles(), strict=True)),
         )
+
+    def _open_cycles(self) -> list[int]:
+        """Per row buffer, cycles with a row open, summed over ranks; those open now count until now."""
+        channels, table = self.channels, self.table[0]
+        totals = channels["st_open"].sum(axis=(0, 2))
+        for rank in range(table["ranks"]):
+            still_open = channels["open_mask"] & table["rank_banks"][rank] != 0
+            totals += np.where(still_open, self.time - channels["open_since"][:, :, rank], 0).sum(axis=0)
+        return [int(total) for total in totals]
 
     def _new_item(self, kind: int, touched: Int64Array) -> int:
         if not self._free:
@@ -394,11 +477,15 @@ class CommandDevice:
         records["source_tail"][channels, kind] = tail + 1
         self._wake(channels, item, left)
 
-    def _wake(self, channels: Int64Array, item: int, left: Int64Array) -> None:
-        """Have channels look at what they were given; ``left`` as in ``engine.CHANNEL``."""
+    def _wake(self, channels: Int64Array, item: int, left: Int64Array, *, now: bool = True) -> None:
+        """Have channels look at what they were given; ``left`` as in ``engine.CHANNEL``.
+
+        ``now``: at the device's time; otherwise when they go on, which for channels ahead of it is later.
+        """
         records = self.channels
         records["left"][channels, item] = left
-        records["next"][channels] = np.minimum(records["next"][channels], self.time)
+        if now:
+            records["next"][channels] = np.minimum(records["next"][channels], self.time)
         records["arrival"][channels] = records["rethink"][channels] = 0
         soonest = self.time + en.cycles_for(int(left.max())) + int(self.table["shortest"][0])
         self._device["horizon"] = min(int(self._device["horizon"][0]), soonest)

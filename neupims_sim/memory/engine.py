@@ -34,6 +34,7 @@ from numba.cpython.unsafe.numbers import trailing_zeros
 from neupims_sim.memory.program import GWRITE as OP_GWRITE
 from neupims_sim.memory.spec import (
     ACT,
+    BANK,
     COMMANDS,
     GEMV,
     GWRITE,
@@ -41,9 +42,16 @@ from neupims_sim.memory.spec import (
     PIM_ACT,
     PIM_PRE,
     PRE,
+    PREA,
+    PSEUDO_CHANNEL,
+    RANK,
     RD,
     REF,
+    REFPB,
     WR,
+)
+from neupims_sim.memory.spec import (
+    CHANNEL as CHANNEL_LEVEL,
 )
 
 compiled = njit(cache=True, error_model="numpy")
@@ -59,7 +67,8 @@ READ, WRITE, PROGRAM = 0, 1, 2
 # that are powers of two.
 MAX_BANKS = 64
 MAX_RANKS = 8
-MAX_NODES = 1 + MAX_RANKS + MAX_BANKS + MAX_BANKS
+MAX_PSEUDO_CHANNELS = 4
+MAX_NODES = 1 + MAX_RANKS + MAX_BANKS + MAX_BANKS + MAX_PSEUDO_CHANNELS
 MAX_ROWS = 256
 MAX_WINDOWS = 4
 MAX_WINDOW = 32
@@ -81,23 +90,33 @@ TABLE = _record(
     # with a window up to row_begin[p + 1].
     ("rows", MAX_ROWS, 6),
     ("row_begin", N_COMMANDS + 1), ("other_begin", N_COMMANDS), ("window_begin", N_COMMANDS),
-    ("node", MAX_BANKS, 4),  # the bank's ancestor at each level, an index into CHANNEL.ready
-    ("command_bus", N_COMMANDS),
+    ("node", MAX_BANKS, BANK + 1),  # the bank's ancestor at each level, an index into CHANNEL.ready
+    ("command_bus", N_COMMANDS), ("command_cycles", N_COMMANDS),
     ("delay_same", N_COMMANDS, N_COMMANDS),  # [previous, next]: longest distance when both address the same rank
-    ("delay_other", N_COMMANDS, N_COMMANDS),  # the same for different ranks
+    ("delay_other", N_COMMANDS, N_COMMANDS),  # the same for different ranks of a pseudo-channel
+    ("delay_apart", N_COMMANDS, N_COMMANDS),  # the same for different pseudo-channels
     ("channels",), ("ranks",), ("banks",), ("banks_per_rank",), ("banks_per_group",), ("bank_groups",),
+    ("ranks_per_pseudo_channel",),  # ranks counts those of all pseudo-channels
+    ("rank_banks", MAX_RANKS),  # bit mask of the banks of each rank
     ("burst_cycles",), ("read_latency",), ("write_latency",), ("gwrite_latency",),
     ("result_base",), ("result_per_dot",),  # cycles from a GEMV's issue to its result
     ("gemv_gap_base",), ("gemv_gap_per_dot",),  # cycles from a GEMV to the next
     ("shortest",),  # fewest cycles from a command, or from the acceptance of a posted write, to the completion it can cause
     ("refresh_interval",),  # of one rank; 0: no refresh
+    ("refresh_command",), ("refresh_units",),  # units: refresh commands that cover a rank
+    ("refresh_banks",),  # banks of a unit; they lie refresh_units apart
+    ("precharge_all",),
     ("queue_depth",), ("transaction_depth",), ("outstanding_reads",), ("hit_cap",), ("drain_high",), ("drain_low",),
     ("posted_writes",),
+    ("in_order",), ("oldest_first",),
+    ("close_after",),  # cycles after which a row that nobody waits for is closed, or NEVER
     ("dual",),  # 1: PIM has row buffers of its own; 0: it shares them and owns the channel while it works
-    ("pim_reserves",), ("pipeline_dots",),
+    ("pim_reserves",), ("pim_max_wait",), ("pipeline_dots",),
+    ("pim_act_level",), ("pim_act_banks",),  # what one PIM_ACT opens
     ("coarse_estimate",),  # 1: the published artifact's estimate of a GEMV's length, 0: the real one
-    ("row_shift",), ("row_bits",), ("rank_shift",), ("rank_bits",), ("group_shift",), ("group_bits",),
-    ("bank_shift",), ("bank_bits",),
+    ("refresh_interrupts",),  # whether a refresh interrupts a PIM macro-command, or waits for its end
+    ("column_shift",), ("column_bits",), ("row_shift",), ("row_bits",), ("pseudo_shift",), ("pseudo_bits",),
+    ("rank_shift",), ("rank_bits",), ("group_shift",), ("group_bits",), ("bank_shift",), ("bank_bits",),
 )  # fmt: skip
 
 CHANNEL = _record(
@@ -115,20 +134,27 @@ CHANNEL = _record(
     ("returns_head",), ("returns_tail",),
     ("refresh_pending",),  # bit per rank
     ("refreshes_owed", MAX_RANKS),  # refreshes due and not yet issued
+    ("refresh_unit", MAX_RANKS),  # the unit that is refreshed next
     ("pim_started",),  # whether the current macro-command has passed its deadline check
     ("pim_header_done",),
     ("pim_readouts",),  # GEMVs issued of the current tile
     ("pim_waits_refresh",),  # no macro-command starts before the next refresh
     ("pim_free",),  # cycle at which a GWRITE has ended and the next macro-command may start
+    ("pim_since",),  # cycle at which the current macro-command could have started
     ("pim_busy_since",),  # cycle at which the PIM queue became non-empty, or NEVER
     ("op_loaded",), ("op_kind",), ("op_row",), ("op_readouts",), ("op_dots",), ("op_release",),  # current PIM macro-command
     ("trace_next",), ("trace_end",),  # records of a replayed trace
+    ("trace_more",),  # whether more of the trace will be given
+    ("accepted",),  # bursts accepted so far
     ("transaction_runs", 2), ("transaction_bursts", 2),
     ("source_head", 3), ("source_tail", 3),
     ("st_accept_sum",), ("st_return_sum",),  # sums of acceptance and return cycles of reads
     ("st_dots",), ("st_results",), ("st_tiles",), ("st_pim_busy",), ("st_last_memory",), ("st_last_pim",),
     ("counts", N_COMMANDS),
     ("open_mask", 2),  # bit per bank with an open row
+    ("idle",),  # bit per bank whose open row nobody waits for, where such rows are closed
+    ("close_at", MAX_BANKS),  # cycle from which on such a row is closed
+    ("open_since", 2, MAX_RANKS), ("st_open", 2, MAX_RANKS),  # cycles with a row open in a rank, per row buffer
     ("mask", N_COMMANDS),  # bit per bank whose candidate it is
     ("room",),  # bit per bank whose queue has room
     ("waiting", 2),  # bit per bank for which a run waits in the transaction queue
@@ -143,8 +169,10 @@ CHANNEL = _record(
     ("ready", N_COMMANDS, MAX_NODES),
     ("history", MAX_WINDOWS, MAX_NODES, MAX_WINDOW),  # rings of past issue cycles, for rows with a window
     ("history_at", MAX_WINDOWS, MAX_NODES),
-    ("transaction", 2, MAX_TRANSACTIONS, 4),  # accepted runs (bank, row, bursts, item) not in a bank queue yet, oldest first
-    ("queue", MAX_BANKS, MAX_QUEUE, 4),  # ring of runs (row, bursts, item, kind) per bank
+    # Accepted runs (bank, row, bursts, item, column, number) not in a bank queue yet, oldest first; column of the next burst,
+    # number: how many bursts were accepted before its first.
+    ("transaction", 2, MAX_TRANSACTIONS, 6),
+    ("queue", MAX_BANKS, MAX_QUEUE, 6),  # ring of runs (row, bursts, item, kind, column, number) per bank
     ("source", 3, MAX_ITEMS, 3),  # rings of items to do (item, cursor, end); cursor: a local index, or an operation
     ("left", MAX_ITEMS),  # per item: bursts not issued (posted writes: not accepted) yet, or cycles that operations not begun need
     ("returns", MAX_RETURNS),  # ring of return cycles of reads in flight (for the outstanding limit)
@@ -159,7 +187,8 @@ DEVICE = _record(
     ("next_done",),  # the earliest of their completions, or NEVER
     ("horizon",),  # a cycle before which no item completes
     ("most_window",),  # channels run apart from each other for no more cycles than this
-    ("log", MAX_LOG, 6), ("log_count",), ("log_on",),  # issued commands (cycle, channel, command, bank, row, tag)
+    ("trace_starved",),  # a channel has come to the end of its part of the trace, and more will be given
+    ("log", MAX_LOG, 7), ("log_count",), ("log_on",),  # issued commands (cycle, channel, command, bank, row, column, tag)
 )  # fmt: skip
 
 OPERATION = _record(("kind",), ("row",), ("readouts",), ("dots",), ("release",), ("least",))
@@ -190,29 +219,37 @@ def earliest(table: Any, ch: Any, command: int, bank: int, level: int) -> int:
 
 @compiled
 def record(
-    table: Any, ch: Any, device: Any, cycle: int, command: int, bank: int, row: int, dots: int, tag: int
+    table: Any, ch: Any, device: Any, cycle: int, command: int, bank: int, row: int, column: int, dots: int, tag: int
 ) -> None:
     """Note that ``command`` issues at ``cycle``: command bus, counters, log, and every constraint that it starts."""
     ch.rethink = 0
-    ch.bus[table.command_bus[command]] = cycle + 1
+    ch.bus[table.command_bus[command]] = cycle + table.command_cycles[command]
     ch.counts[command] += 1
     if device.log_on:
         entry = device.log[device.log_count]
-        entry[0], entry[1], entry[2], entry[3], entry[4], entry[5] = cycle, ch.index, command, bank, row, tag
+        entry[0], entry[1], entry[2], entry[3], entry[4], entry[5] = cycle, ch.index, command, bank, row, column
+        entry[6] = tag
         device.log_count += 1
-    for index in range(table.row_begin[command], table.other_begin[command]):
-        rule = table.rows[index]
-        delay_node(ch, rule[0], table.node[bank, rule[1]], cycle + rule[2] + rule[3] * dots)
+    restrain(table, ch, cycle, command, bank, dots)
     for index in range(table.other_begin[command], table.window_begin[command]):
         rule = table.rows[index]
-        own = table.node[bank, 1]
-        for node in range(1, 1 + table.ranks):
+        own = table.node[bank, RANK]
+        first = own - (own - 1) % table.ranks_per_pseudo_channel
+        for node in range(first, first + table.ranks_per_pseudo_channel):
             if node != own:
                 delay_node(ch, rule[0], node, cycle + rule[2])
     for index in range(table.window_begin[command], table.row_begin[command + 1]):
         rule = table.rows[index]
         node = table.node[bank, rule[1]]
         delay_node(ch, rule[0], node, push_history(ch, rule[5], node, rule[4], cycle) + rule[2])
+
+
+@compiled
+def restrain(table: Any, ch: Any, cycle: int, command: int, bank: int, dots: int) -> None:
+    """Start the constraints of ``command`` that count from this one command only, at every level above ``bank``."""
+    for index in range(table.row_begin[command], table.other_begin[command]):
+        rule = table.rows[index]
+        delay_node(ch, rule[0], table.node[bank, rule[1]], cycle + rule[2] + rule[3] * dots)
 
 
 @compiled
@@ -237,6 +274,12 @@ def set_candidate(table: Any, ch: Any, bank: int) -> None:
     """Work out which command the bank's queue wants next (FR-FCFS: first hit, unless the cap lets the conflict at the head win)."""
     command, position = -1, 0
     runs = ch.queue_runs[bank]
+    if table.close_after < NEVER:
+        if runs == 0 and ch.open_row[0, bank] >= 0:
+            ch.idle |= bit(bank)
+            ch.rethink = 0
+        else:
+            ch.idle &= ~bit(bank)
     if runs > 0:
         head, row = ch.queue_head[bank], ch.open_row[0, bank]
         if row < 0:
@@ -263,21 +306,22 @@ def set_candidate(table: Any, ch: Any, bank: int) -> None:
 
 
 @compiled
-def push_bank(table: Any, ch: Any, bank: int, row: int, bursts: int, item: int, kind: int) -> None:
-    """Append bursts to a bank queue, to its last run if they continue it."""
+def push_bank(table: Any, ch: Any, run: Any, kind: int) -> None:
+    """Append the first burst of a run of the transaction queue to its bank queue, to the last run there if it continues that."""
+    bank = run[0]
     runs = ch.queue_runs[bank]
-    bursts_queued = ch.queue_bursts[bank] + bursts
+    bursts_queued = ch.queue_bursts[bank] + 1
     ch.queue_bursts[bank] = bursts_queued
     if bursts_queued >= table.queue_depth:
         ch.room &= ~bit(bank)
-    ch.queued += bursts
+    ch.queued += 1
     if runs > 0:
         last = ch.queue[bank, (ch.queue_head[bank] + runs - 1) & (MAX_QUEUE - 1)]
-        if last[0] == row and last[2] == item and last[3] == kind:
-            last[1] += bursts
+        if last[0] == run[1] and last[2] == run[3] and last[3] == kind and last[4] + last[1] == run[4]:
+            last[1] += 1
             return
     entry = ch.queue[bank, (ch.queue_head[bank] + runs) & (MAX_QUEUE - 1)]
-    entry[0], entry[1], entry[2], entry[3] = row, bursts, item, kind
+    entry[0], entry[1], entry[2], entry[3], entry[4], entry[5] = run[1], 1, run[3], kind, run[4], run[5]
     ch.queue_runs[bank] = runs + 1
     # An older run decides the candidate unless it waits for a conflict that this hit may overtake.
     if runs == 0 or ch.candidate[bank] == PRE:
@@ -295,10 +339,11 @@ def pop_burst(table: Any, ch: Any, bank: int, position: int) -> int:
     ch.queued -= 1
     ch.arrival = 0
     run[1] -= 1
+    run[4] += 1
     if run[1] == 0:
         for back in range(position, 0, -1):
             to, origin = (head + back) & (MAX_QUEUE - 1), (head + back - 1) & (MAX_QUEUE - 1)
-            for field in range(4):
+            for field in range(6):
                 ch.queue[bank, to, field] = ch.queue[bank, origin, field]
         ch.queue_head[bank] = (head + 1) & (MAX_QUEUE - 1)
         ch.queue_runs[bank] -= 1
@@ -333,11 +378,15 @@ def finish_burst(ch: Any, device: Any, item: int, cycle: int) -> None:
 def accept(table: Any, ch: Any, device: Any, cycle: int, kind: int, local: int, item: int) -> None:
     """Put one burst at the end of the transaction queue."""
     row = (local >> table.row_shift) & ((1 << table.row_bits) - 1)
-    bank = (local >> table.rank_shift) & ((1 << table.rank_bits) - 1)
+    column = (local >> table.column_shift) & ((1 << table.column_bits) - 1)
+    bank = (local >> table.pseudo_shift) & ((1 << table.pseudo_bits) - 1)
+    bank = (bank << table.rank_bits) | ((local >> table.rank_shift) & ((1 << table.rank_bits) - 1))
     bank = (bank << table.group_bits) | ((local >> table.group_shift) & ((1 << table.group_bits) - 1))
     bank = (bank << table.bank_bits) | ((local >> table.bank_shift) & ((1 << table.bank_bits) - 1))
     ch.transaction_bursts[kind] += 1
     ch.last_admit = cycle
+    number = ch.accepted
+    ch.accepted = number + 1
     if kind == READ:
         ch.st_accept_sum += cycle
         ch.in_flight += 1
@@ -346,11 +395,11 @@ def accept(table: Any, ch: Any, device: Any, cycle: int, kind: int, local: int, 
     runs = ch.transaction_runs[kind]
     if runs > 0:
         last = ch.transaction[kind, runs - 1]
-        if last[0] == bank and last[1] == row and last[3] == item:
+        if last[0] == bank and last[1] == row and last[3] == item and last[4] + last[2] == column:
             last[2] += 1
             return
     entry = ch.transaction[kind, runs]
-    entry[0], entry[1], entry[2], entry[3] = bank, row, 1, item
+    entry[0], entry[1], entry[2], entry[3], entry[4], entry[5] = bank, row, 1, item, column, number
     ch.transaction_runs[kind] = runs + 1
     ch.waiting_runs[kind, bank] += 1
     ch.waiting[kind] |= bit(bank)
@@ -428,7 +477,7 @@ def incoming(ch: Any, kind: int) -> bool:
     """Whether bursts of this kind are still to be accepted."""
     if ch.source_head[kind] < ch.source_tail[kind]:
         return True
-    return ch.trace_next < ch.trace_end
+    return ch.trace_next < ch.trace_end or ch.trace_more
 
 
 @compiled
@@ -444,13 +493,21 @@ def choose_transactions(table: Any, ch: Any) -> int:
 
 
 @compiled
+def pim_owns_channel(table: Any, ch: Any, now: int) -> bool:
+    """Whether no request may enter a bank queue because PIM, which shares the row buffers, works or is about to."""
+    if table.dual or ch.source_head[PROGRAM] == ch.source_tail[PROGRAM]:
+        return False
+    return table.pim_max_wait == 0 or ch.pim_started or (ch.op_loaded and now - ch.pim_since >= table.pim_max_wait)
+
+
+@compiled
 def move(table: Any, ch: Any, now: int) -> int:
     """Move one burst per cycle from the transaction queue to its bank queue: the oldest whose bank has room.
 
     Returns the next cycle at which another burst could move.
     """
-    if not table.dual and ch.source_head[PROGRAM] < ch.source_tail[PROGRAM]:
-        return NEVER  # single row buffer: PIM owns the channel
+    if pim_owns_channel(table, ch, now) or (table.in_order and ch.queued > 0):
+        return NEVER
     kind = choose_transactions(table, ch)
     runs = ch.transaction_runs[kind]
     if runs == 0:
@@ -464,12 +521,13 @@ def move(table: Any, ch: Any, now: int) -> int:
     while takers & bit(ch.transaction[kind, position, 0]) == 0:
         position += 1
     entry = ch.transaction[kind, position]
-    push_bank(table, ch, entry[0], entry[1], 1, entry[3], kind)
+    push_bank(table, ch, entry, kind)
     ch.last_move = now
     ch.transaction_bursts[kind] -= 1
     if kind == WRITE:
         ch.draining -= 1
     entry[2] -= 1
+    entry[4] += 1
     if entry[2] == 0:
         remove_transaction(ch, kind, position)
     return now + 1
@@ -485,7 +543,7 @@ def remove_transaction(ch: Any, kind: int, position: int) -> None:
     runs = ch.transaction_runs[kind] - 1
     ch.transaction_runs[kind] = runs
     for later in range(position, runs):
-        for field in range(4):
+        for field in range(6):
             ch.transaction[kind, later, field] = ch.transaction[kind, later + 1, field]
 
 
@@ -497,14 +555,22 @@ def close_command(table: Any, buffer: int) -> int:
 
 @compiled
 def first_close(table: Any, ch: Any, buffer: int, banks: int) -> tuple[int, int, int]:
-    """The earliest close of an open row among ``banks`` (a bit mask): (cycle, command, bank); lowest bank first among equals."""
+    """The earliest close of an open row among ``banks`` (a bit mask): (cycle, command, bank); lowest bank first among equals.
+
+    One PREA where the controller uses it, and these are several banks, and all that are open in their rank.
+    """
+    if table.precharge_all and buffer == 0:
+        bank = trailing_zeros(banks)
+        in_rank = ch.open_mask[0] & table.rank_banks[table.node[bank, RANK] - 1]
+        if in_rank & (in_rank - 1) and in_rank & ~banks == 0:
+            return earliest(table, ch, PREA, bank, RANK), PREA, bank
     command = close_command(table, buffer)
     floor = max(ch.ready[command, 0], ch.bus[table.command_bus[command]])
     best, chosen = NEVER, -1
     while banks:
         bank = trailing_zeros(banks)
         banks &= banks - 1
-        cycle = earliest(table, ch, command, bank, 3)
+        cycle = earliest(table, ch, command, bank, BANK)
         if cycle < best:
             best, chosen = cycle, bank
             if cycle <= floor:
@@ -513,25 +579,37 @@ def first_close(table: Any, ch: Any, buffer: int, banks: int) -> tuple[int, int,
 
 
 @compiled
-def rank_banks(table: Any, rank: int) -> int:
-    """Bit mask of the banks of a rank."""
-    return ((np.int64(1) << np.int64(table.banks_per_rank)) - 1) << np.int64(rank * table.banks_per_rank)
-
-
-@compiled
 def refresh_candidate(table: Any, ch: Any) -> tuple[int, int, int]:
-    """Towards the refresh of the first pending rank: close its banks, then REF. (cycle, command, bank)."""
+    """Towards the refresh of the first pending rank: close the banks, then the refresh. (cycle, command, bank)."""
     pending = ch.refresh_pending
-    if pending == 0 or (ch.pim_started and not table.coarse_estimate):
-        return NEVER, -1, -1  # a started macro-command fits before the deadline, by the exact estimate
+    if pending == 0 or (ch.pim_started and not table.refresh_interrupts):
+        return NEVER, -1, -1
     rank = trailing_zeros(pending)
-    banks = rank_banks(table, rank) if table.ranks > 1 else np.int64(-1)
+    banks = refreshed_banks(table, ch, rank)
     for buffer in range(2):
         still_open = ch.open_mask[buffer] & banks
         if still_open:
             return first_close(table, ch, buffer, still_open)
-    bank = rank * table.banks_per_rank
-    return earliest(table, ch, REF, bank, 1), REF, bank
+    bank = rank * table.banks_per_rank + ch.refresh_unit[rank]
+    if table.refresh_command == REF:
+        return earliest(table, ch, REF, bank, RANK), REF, bank
+    cycle = np.int64(0)
+    while banks:
+        cycle = max(cycle, earliest(table, ch, REFPB, trailing_zeros(banks), BANK))
+        banks &= banks - 1
+    return cycle, REFPB, bank
+
+
+@compiled
+def refreshed_banks(table: Any, ch: Any, rank: int) -> int:
+    """Bit mask of the banks that the next refresh of a rank refreshes."""
+    if table.refresh_command == REF:
+        return table.rank_banks[rank]
+    banks = np.int64(0)
+    first = rank * table.banks_per_rank + ch.refresh_unit[rank]
+    for index in range(table.refresh_banks):
+        banks |= bit(first + index * table.refresh_units)
+    return banks
 
 
 @compiled
@@ -549,18 +627,18 @@ def banks_at(ch: Any, buffer: int, row: int) -> int:
 
 @compiled
 def banks_to_close(table: Any, ch: Any, row: int) -> int:
-    """Bit mask of the banks that a tile must close before its HEADER: all that are open, but for whole bank groups open at ``row``.
+    """Bit mask of the banks that a tile must close before its HEADER: all that are open, but for sets open at ``row``.
 
-    PIM_ACT opens all banks of a group, so a group that is open in part has to be closed.
+    PIM_ACT opens a set of banks at once, so a set that is open in part has to be closed.
     """
     buffer = 1 if table.dual else 0
     right = banks_at(ch, buffer, row)
     keep = np.int64(0)
-    group = (np.int64(1) << np.int64(table.banks_per_group)) - 1
-    for _ in range(table.ranks * table.bank_groups):
-        if right & group == group:
-            keep |= group
-        group <<= table.banks_per_group
+    together = bit(table.pim_act_banks) - 1 if table.pim_act_banks < MAX_BANKS else np.int64(-1)
+    for _ in range(table.banks // table.pim_act_banks):
+        if right & together == together:
+            keep |= together
+        together <<= table.pim_act_banks
     return ch.open_mask[buffer] & ~keep
 
 
@@ -581,7 +659,8 @@ def macro_length(table: Any, ch: Any, kind: int, row: int, readouts: int, dots: 
     while banks:
         closes += 1
         banks &= banks - 1
-    activations = table.delay_same[PIM_ACT, ACT] * (table.bank_groups - 1) + table.delay_same[PIM_ACT, GEMV]
+    per_rank = table.banks_per_rank // table.pim_act_banks
+    activations = table.delay_same[PIM_ACT, ACT] * (per_rank - 1) + table.delay_same[PIM_ACT, GEMV]
     gap = max(0, ch.ready[PIM_PRE if table.dual else PRE, 0] - max(ch.bus[0], ch.ready[HEADER, 0]))
     if table.coarse_estimate:
         # The artifact counts tRTP per precharge and one burst slot per dot-product of the tile and per further result;
@@ -606,18 +685,22 @@ def pim_candidate(table: Any, ch: Any, now: int) -> tuple[int, int, int]:
     kind, row, readouts = ch.op_kind, ch.op_row, ch.op_readouts
     dots = max(ch.op_dots, table.pipeline_dots)
     if ch.pim_started:
-        if ch.refresh_pending and table.coarse_estimate:
+        if ch.refresh_pending and table.refresh_interrupts:
             return NEVER, -1, -1  # the estimate fell short: the refresh closes rows, the tile opens them again
     else:
         if ch.refresh_pending or ch.pim_waits_refresh:
             return NEVER, -1, -1
         if max(ch.op_release, ch.pim_free) > now:
             return max(ch.op_release, ch.pim_free), -1, -1
+        give_way = min(table.pim_max_wait, NEVER - ch.pim_since) + ch.pim_since
+        if give_way > now and (ch.queued > 0 or ch.transaction_runs[READ] > 0):
+            return give_way, -1, -1
         first = GWRITE if kind == OP_GWRITE else HEADER
         start = max(max(now, ch.bus[0]), ch.ready[first, 0])
         length = macro_length(table, ch, kind, row, readouts, dots)
         # A macro-command that fits between no two refreshes starts all the same: the refresh is late by at most its length.
-        fits_after_refresh = length < table.refresh_interval // table.ranks - table.delay_same[REF, ACT]
+        refresh_length = table.delay_same[table.refresh_command, ACT]
+        fits_after_refresh = length < table.refresh_interval // table.ranks - refresh_length
         if start + length >= ch.refresh_due and fits_after_refresh:
             ch.pim_waits_refresh = 1
             return NEVER, -1, -1
@@ -625,12 +708,12 @@ def pim_candidate(table: Any, ch: Any, now: int) -> tuple[int, int, int]:
     if kind == OP_GWRITE:
         opened = ch.open_row[0, 0]
         if opened == row:
-            return earliest(table, ch, GWRITE, 0, 3), GWRITE, 0
+            return earliest(table, ch, GWRITE, 0, BANK), GWRITE, 0
         if opened >= 0:
-            return earliest(table, ch, PRE, 0, 3), PRE, 0
+            return earliest(table, ch, PRE, 0, BANK), PRE, 0
         if ch.open_row[1, 0] == row:
-            return earliest(table, ch, PIM_PRE, 0, 3), PIM_PRE, 0
-        return earliest(table, ch, ACT, 0, 3), ACT, 0
+            return earliest(table, ch, PIM_PRE, 0, BANK), PIM_PRE, 0
+        return earliest(table, ch, ACT, 0, BANK), ACT, 0
     buffer = 1 if table.dual else 0
     if not ch.pim_header_done:
         if table.dual:
@@ -640,59 +723,80 @@ def pim_candidate(table: Any, ch: Any, now: int) -> tuple[int, int, int]:
         conflict = banks_to_close(table, ch, row)
         if conflict:
             return first_close(table, ch, buffer, conflict)
-        return earliest(table, ch, HEADER, 0, 0), HEADER, 0
+        return earliest(table, ch, HEADER, 0, CHANNEL_LEVEL), HEADER, 0
     best, chosen = NEVER, -1
-    for group in range(table.ranks * table.bank_groups):
-        bank = group * table.banks_per_group
+    for bank in range(0, table.banks, table.pim_act_banks):
         if ch.open_row[buffer, bank] < 0:
-            cycle = earliest(table, ch, PIM_ACT, bank, 2)
+            cycle = earliest(table, ch, PIM_ACT, bank, table.pim_act_level)
             if cycle < best:
                 best, chosen = cycle, bank
     if chosen >= 0:
         return best, PIM_ACT, chosen
-    return earliest(table, ch, GEMV, 0, 0), GEMV, 0
+    return earliest(table, ch, GEMV, 0, CHANNEL_LEVEL), GEMV, 0
 
 
 @compiled
-def memory_candidate(table: Any, ch: Any, pim: tuple[int, int, int]) -> tuple[int, int, int]:
+def memory_candidate(table: Any, ch: Any, now: int, pim: tuple[int, int, int]) -> tuple[int, int, int]:
     """The earliest command that any bank queue wants, column commands first among equals, round-robin over banks.
 
     Banks of a rank that waits for its refresh are left out. ``pim``: the command that PIM waits for, (cycle, command, bank).
     """
     best, best_command, best_bank = NEVER, -1, -1
-    if ch.queued == 0:
+    if ch.queued == 0 and ch.idle == 0:
         return best, best_command, best_bank
     allowed = ~pending_banks(table, ch) if ch.refresh_pending else np.int64(-1)
+    ready = now if table.oldest_first else np.int64(0)  # banks in turn: what has been legal for longest goes first
+    copying = ch.pim_started and ch.op_kind == OP_GWRITE and ch.open_row[0, 0] == ch.op_row
     beside_pim_rows = table.dual and (ch.pim_started or ch.open_mask[1] != 0)
     for index in range(4):
         command = RD if index == 0 else WR if index == 1 else ACT if index == 2 else PRE
         banks = ch.mask[command] & allowed
-        if command == PRE and ch.pim_started and ch.op_kind == OP_GWRITE and ch.open_row[0, 0] == ch.op_row:
+        if command == PRE and copying:
             banks &= ~np.int64(1)  # the row that a GWRITE is about to copy stays open
         if banks == 0:
             continue
-        floor = earliest_anywhere(table, ch, command)
+        floor = max(earliest_anywhere(table, ch, command), ready)
         if floor >= best:
             continue
         if command == ACT and beside_pim_rows:
             banks, leftover = sort_by_pim_row(ch, banks, pim[1])
-            close_floor = earliest_anywhere(table, ch, PIM_PRE)
+            close_floor = max(earliest_anywhere(table, ch, PIM_PRE), ready)
             cycle, bank = first_bank(table, ch, PIM_PRE, leftover, close_floor, best, (NEVER, -1, -1))
             if cycle < best:
                 best, best_command, best_bank = cycle, PIM_PRE, bank
         cycle, bank = first_bank(table, ch, command, banks, floor, best, pim)
         if cycle < best:
             best, best_command, best_bank = cycle, command, bank
+    idle = ch.idle & allowed
+    if copying:
+        idle &= ~np.int64(1)
+    if idle and (table.dual or not ch.pim_started):
+        cycle, bank = first_idle(table, ch, idle, best)
+        if cycle < best:
+            best, best_command, best_bank = cycle, PRE, bank
     return best, best_command, best_bank
 
 
 @compiled
+def first_idle(table: Any, ch: Any, banks: int, best: int) -> tuple[int, int]:
+    """Which row that nobody waits for is closed first among ``banks``, and when; (best, -1) if none before ``best``."""
+    chosen = -1
+    while banks:
+        bank = trailing_zeros(banks)
+        banks &= banks - 1
+        cycle = max(earliest(table, ch, PRE, bank, BANK), ch.close_at[bank])
+        if cycle < best:
+            best, chosen = cycle, bank
+    return best, chosen
+
+
+@compiled
 def pending_banks(table: Any, ch: Any) -> int:
-    """Bit mask of the banks whose rank waits for its refresh."""
+    """Bit mask of the banks that wait for a refresh."""
     banks = np.int64(0)
     pending = ch.refresh_pending
     while pending:
-        banks |= rank_banks(table, trailing_zeros(pending))
+        banks |= refreshed_banks(table, ch, trailing_zeros(pending))
         pending &= pending - 1
     return banks
 
@@ -713,14 +817,14 @@ def first_bank(
 ) -> tuple[int, int]:
     """Which of ``banks`` (a bit mask) may issue ``command`` first, and when; (best, -1) if none before ``best``.
 
-    Among equals: the first in round-robin order. ``floor``: no bank may be earlier than this. While a PIM command waits, a
-    command that would push it further back is held, if the table says that PIM reserves its slots.
+    Among equals: the first in round-robin order, or the one whose request is the oldest. ``floor``: no bank may be earlier
+    than this. While a PIM command waits, a command that would push it further back is held, if PIM reserves its slots.
     """
     ready = ch.ready[command]
     first_group = 1 + table.ranks
     first_bank = first_group + table.ranks * table.bank_groups
     start = np.int64(-1) << ch.round_robin
-    chosen, group, group_cycle, hold_from = -1, -1, floor, NEVER
+    chosen, group, group_cycle, hold_from, oldest = -1, -1, floor, NEVER, NEVER
     for half in range(2):
         part = banks & start if half == 0 else banks & ~start
         while part:
@@ -730,22 +834,38 @@ def first_bank(
                 group = bank >> table.bank_bits
                 rank = group >> table.group_bits
                 group_cycle = max(floor, max(ready[first_group + group], ready[1 + rank]))
+                group_cycle = max(group_cycle, ready[table.node[bank, PSEUDO_CHANNEL]])
                 if table.pim_reserves and pim[1] >= 0:
                     hold_from = pim[0] + 1 - delay_to_pim(table, command, rank, pim[1], pim[2])
             cycle = max(group_cycle, ready[first_bank + bank])
-            if cycle < best and not hold_from <= cycle < pim[0]:
+            if hold_from <= cycle < pim[0]:
+                continue
+            if cycle < best:
                 best, chosen = cycle, bank
-                if cycle <= floor:
+                if table.oldest_first:
+                    oldest = request_number(ch, bank)
+                elif cycle <= floor:
                     return best, chosen
+            elif cycle == best and chosen >= 0 and table.oldest_first and request_number(ch, bank) < oldest:
+                chosen, oldest = bank, request_number(ch, bank)
     return best, chosen
+
+
+@compiled
+def request_number(ch: Any, bank: int) -> int:
+    """How many bursts were accepted before the run that the bank's candidate serves."""
+    return ch.queue[bank, (ch.queue_head[bank] + ch.candidate_run[bank]) & (MAX_QUEUE - 1), 5]
 
 
 @compiled
 def delay_to_pim(table: Any, command: int, rank: int, pim_command: int, pim_bank: int) -> int:
     """Cycles from ``command`` in ``rank`` to the PIM command."""
     whole = pim_command in (GEMV, HEADER)
-    if whole or rank == table.node[pim_bank, 1] - 1:
+    pim_rank = table.node[pim_bank, RANK] - 1
+    if whole or rank == pim_rank:
         return table.delay_same[command, pim_command]
+    if rank // table.ranks_per_pseudo_channel != pim_rank // table.ranks_per_pseudo_channel:
+        return table.delay_apart[command, pim_command]
     return table.delay_other[command, pim_command]
 
 
@@ -772,15 +892,23 @@ def sort_by_pim_row(ch: Any, banks: int, pim_command: int) -> tuple[int, int]:
 
 
 @compiled
-def set_open(table: Any, ch: Any, buffer: int, bank: int, row: int) -> None:
+def set_open(table: Any, ch: Any, buffer: int, bank: int, row: int, cycle: int) -> None:
     """Open (row >= 0) or close (-1) a row buffer."""
+    rank = table.node[bank, RANK] - 1
+    in_rank = table.rank_banks[rank]
     ch.open_row[buffer, bank] = row
     if row >= 0:
+        if ch.open_mask[buffer] & in_rank == 0:
+            ch.open_since[buffer, rank] = cycle
         ch.open_mask[buffer] |= bit(bank)
     else:
         ch.open_mask[buffer] &= ~bit(bank)
+        if ch.open_mask[buffer] & in_rank == 0:
+            ch.st_open[buffer, rank] += cycle - ch.open_since[buffer, rank]
     if buffer == 0:
         ch.hits[bank] = 0
+        if table.close_after < NEVER:
+            ch.close_at[bank] = cycle + table.close_after
         set_candidate(table, ch, bank)
 
 
@@ -809,9 +937,12 @@ def issue_memory(table: Any, ch: Any, device: Any, cycle: int, command: int, ban
     """Issue a command for the bank queues."""
     ch.round_robin = (bank + 1) & (table.banks - 1)
     if command in (RD, WR):
+        column = ch.queue[bank, (ch.queue_head[bank] + ch.candidate_run[bank]) & (MAX_QUEUE - 1), 4]
         item = pop_burst(table, ch, bank, ch.candidate_run[bank])
-        record(table, ch, device, cycle, command, bank, ch.open_row[0, bank], 0, item)
+        record(table, ch, device, cycle, command, bank, ch.open_row[0, bank], column, 0, item)
         ch.hits[bank] += 1
+        if table.close_after < NEVER:
+            ch.close_at[bank] = cycle + table.close_after
         if command == RD:
             complete = cycle + table.read_latency
             ch.st_return_sum += complete
@@ -823,38 +954,45 @@ def issue_memory(table: Any, ch: Any, device: Any, cycle: int, command: int, ban
             finish_burst(ch, device, item, cycle + table.write_latency)
     elif command == ACT:
         row = ch.queue[bank, ch.queue_head[bank], 0]
-        record(table, ch, device, cycle, ACT, bank, row, 0, -1)
-        set_open(table, ch, 0, bank, row)
+        record(table, ch, device, cycle, ACT, bank, row, -1, 0, -1)
+        set_open(table, ch, 0, bank, row, cycle)
     else:
         issue_close(table, ch, device, cycle, command, bank)
 
 
 @compiled
 def issue_close(table: Any, ch: Any, device: Any, cycle: int, command: int, bank: int) -> None:
-    """Issue PRE or PIM_PRE."""
+    """Issue PRE, PIM_PRE or PREA."""
+    if command == PREA:
+        record(table, ch, device, cycle, PREA, bank, -1, -1, 0, -1)
+        banks = ch.open_mask[0] & table.rank_banks[table.node[bank, RANK] - 1]
+        while banks:
+            set_open(table, ch, 0, trailing_zeros(banks), -1, cycle)
+            banks &= banks - 1
+        return
     buffer = 1 if command == PIM_PRE else 0
-    record(table, ch, device, cycle, command, bank, ch.open_row[buffer, bank], 0, -1)
-    set_open(table, ch, buffer, bank, -1)
+    record(table, ch, device, cycle, command, bank, ch.open_row[buffer, bank], -1, 0, -1)
+    set_open(table, ch, buffer, bank, -1, cycle)
 
 
 @compiled
 def issue_pim(table: Any, ch: Any, device: Any, cycle: int, command: int, bank: int) -> None:
     """Issue a command of the current PIM macro-command."""
-    if command in (PRE, PIM_PRE):
+    if command in (PRE, PIM_PRE, PREA):
         issue_close(table, ch, device, cycle, command, bank)
         return
     row, dots = ch.op_row, max(ch.op_dots, table.pipeline_dots)
-    record(table, ch, device, cycle, command, bank, row, dots, ch.op_dots if command == GEMV else -1)
+    record(table, ch, device, cycle, command, bank, row, -1, dots, ch.op_dots if command == GEMV else -1)
     if command == ACT:
-        set_open(table, ch, 0, bank, row)
+        set_open(table, ch, 0, bank, row, cycle)
     elif command == GWRITE:
         ch.pim_free = cycle + table.gwrite_latency
         end_operation(ch, device, cycle, ch.pim_free)
     elif command == HEADER:
         ch.pim_header_done = 1
     elif command == PIM_ACT:
-        for other in range(bank, bank + table.banks_per_group):
-            set_open(table, ch, 1 if table.dual else 0, other, row)
+        for other in range(bank, bank + table.pim_act_banks):
+            set_open(table, ch, 1 if table.dual else 0, other, row, cycle)
     else:
         ch.pim_readouts += 1
         ch.st_dots += ch.op_dots
@@ -867,11 +1005,15 @@ def issue_pim(table: Any, ch: Any, device: Any, cycle: int, command: int, bank: 
 @compiled
 def issue_refresh(table: Any, ch: Any, device: Any, cycle: int, command: int, bank: int) -> None:
     """Issue a close on the way to a refresh, or the refresh."""
-    if command != REF:
+    if command not in (REF, REFPB):
         issue_close(table, ch, device, cycle, command, bank)
         return
-    record(table, ch, device, cycle, REF, bank, -1, 0, -1)
-    rank = bank // table.banks_per_rank
+    record(table, ch, device, cycle, command, bank, -1, -1, 0, -1)
+    rank = table.node[bank, RANK] - 1
+    if command == REFPB:
+        for index in range(1, table.refresh_banks):
+            restrain(table, ch, cycle, REFPB, bank + index * table.refresh_units, 0)
+        ch.refresh_unit[rank] = (ch.refresh_unit[rank] + 1) % table.refresh_units
     ch.refreshes_owed[rank] -= 1
     if ch.refreshes_owed[rank] == 0:
         ch.refresh_pending &= ~bit(rank)
@@ -879,8 +1021,9 @@ def issue_refresh(table: Any, ch: Any, device: Any, cycle: int, command: int, ba
 
 
 @compiled
-def load_operation(ch: Any, operation: Any) -> None:
+def load_operation(ch: Any, operation: Any, now: int) -> None:
     """Make the next PIM macro-command of the channel the current one."""
+    ch.pim_since = max(now, operation.release)
     ch.op_kind, ch.op_row, ch.op_release = operation.kind, operation.row, operation.release
     ch.op_readouts, ch.op_dots = operation.readouts, operation.dots
     ch.left[ch.source[PROGRAM, ch.source_head[PROGRAM] & (MAX_ITEMS - 1), 0]] -= operation.least
@@ -914,7 +1057,7 @@ def choose(table: Any, ch: Any, now: int) -> None:
         elif max(pim[0], now) < max(cycle, now):
             cycle, command, bank = pim
             by = FOR_PIM
-    memory = memory_candidate(table, ch, pim)
+    memory = memory_candidate(table, ch, now, pim)
     if max(memory[0], now) < max(cycle, now):
         cycle, command, bank = memory
         by = FOR_MEMORY
@@ -948,12 +1091,15 @@ def run_channel(table: Any, ch: Any, device: Any, operations: Any, trace: Any, n
             take_returns(ch, now)
             if ch.trace_next < ch.trace_end:
                 again = admit_request(table, ch, device, trace[ch.trace_next], now)
+            elif ch.trace_more:
+                device.trace_starved = 1
+                break
             else:
                 again = admit(table, ch, device, now)
             ch.arrival = min(again, move(table, ch, now))
         if ch.rethink <= now:
             if not ch.op_loaded and ch.source_head[PROGRAM] < ch.source_tail[PROGRAM]:
-                load_operation(ch, operations[ch.source[PROGRAM, ch.source_head[PROGRAM] & (MAX_ITEMS - 1), 1]])
+                load_operation(ch, operations[ch.source[PROGRAM, ch.source_head[PROGRAM] & (MAX_ITEMS - 1), 1]], now)
             choose(table, ch, now)
         cycle = max(ch.chosen_cycle, now)
         event = min(min(ch.refresh_due, ch.arrival), ch.rethink)
@@ -999,7 +1145,8 @@ def advance(tables: Any, channels: Any, devices: Any, operations: Any, trace: An
     """Run all channels to ``limit`` or to the first completion, whichever is earlier, and return that cycle.
 
     Channels run one after the other, in windows that end before any item can complete (:func:`find_horizon`), so no channel
-    passes a cycle at which something outside could react. Returns early, at the cycle reached, when the log is full.
+    passes a cycle at which something outside could react. Returns early, at the cycle reached, when the log is full or a
+    channel needs more of a trace.
     """
     table, device = tables[0], devices[0]
     while True:
@@ -1021,7 +1168,7 @@ def advance(tables: Any, channels: Any, devices: Any, operations: Any, trace: An
             ch = channels[channel]
             if ch.next < window:
                 run_channel(table, ch, device, operations, trace, time, window)
-                if device.log_count >= LOG_ROOM:
+                if device.log_count >= LOG_ROOM or device.trace_starved:
                     return time
         device.time = window
 

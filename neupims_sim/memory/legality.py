@@ -19,15 +19,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from neupims_sim.config.memory import Constraint, MemoryConfig, Organization
+from neupims_sim.config.memory import Constraint, MemoryConfig
 from neupims_sim.errors import InputError
 from neupims_sim.memory.spec import COMMANDS
 
 MAX_POSTPONED_REFRESHES = 8
 """REF commands that a controller may postpone (JESD235, refresh): the next is at most 9 intervals after the last."""
 
-_ROW_BUS = ("ACT", "PRE", "REF", "PIM_ACT", "PIM_PRE")
-_MEMORY_COMMANDS = ("ACT", "PRE", "RD", "WR", "REF")
+_ROW_BUS = ("ACT", "PRE", "PREA", "REF", "REFPB", "PIM_ACT", "PIM_PRE")
+_MEMORY_COMMANDS = ("ACT", "PRE", "PREA", "RD", "WR", "REF", "REFPB")
 _DECLARED = {
     "none": _MEMORY_COMMANDS,
     "single": (*_MEMORY_COMMANDS, "GWRITE", "HEADER", "PIM_ACT", "GEMV"),
@@ -84,7 +84,7 @@ def check_commands(
 
     Parameters
     ----------
-    log: [n, (cycle, channel, command, bank, row, tag)], in issue order per channel. command: index into ``COMMANDS``;
+    log: [n, (cycle, channel, command, bank, row, column, tag)], in issue order per channel. command: index into ``COMMANDS``;
         tag: the dot-products of a GEMV.
     preset: which rows tagged ``when`` are active, besides those of the memory's kind of row buffers.
     until: the cycle that the memory has reached; if given, no command may lie beyond it and the refreshes are checked
@@ -106,39 +106,49 @@ def check_commands(
 
 
 def check_refresh(memory: MemoryConfig, log: npt.NDArray[np.int64], until: int) -> RefreshReport:
-    """INV-4: per rank, floor(until / tREFI) +- 1 refreshes, and none more than 9 tREFI after the one before it.
+    """INV-4: per rank, floor(until / interval) +- 1 refresh commands, and no bank refreshed more than 9 tREFI after the last time.
 
-    The refreshes of rank r fall due every tREFI from (r + 1) / ranks * tREFI on. Nothing is demanded when the controller does not refresh.
+    ``controller.refresh: all_bank``: a REF per rank every tREFI; ``per_bank``: a REFPB per rank every tREFIpb (tREFI divided by the
+    commands that cover a rank, where the table does not state it). Rank r's fall due from (r + 1) / ranks of the interval on.
+    With ``off`` no refresh may be issued.
     """
-    organization = memory.organization
-    issued: dict[tuple[int, int], list[int]] = {
-        (channel, rank): [] for channel in range(organization.channels) for rank in range(organization.ranks)
-    }
+    organization, policy = memory.organization, memory.controller.refresh
+    command = {"all_bank": "REF", "per_bank": "REFPB", "off": ""}[policy]
+    per_rank, ranks = organization.banks_per_rank, organization.pseudo_channels * organization.ranks
+    keys = [(channel, rank) for channel in range(organization.channels) for rank in range(ranks)]
+    issued: dict[tuple[int, int], list[_Entry]] = {key: [] for key in keys}
+    found: list[Violation] = []
     for entry in _entries(log):
-        if entry.command == "REF" and entry.channel < organization.channels and entry.bank < organization.banks:
-            issued[entry.channel, entry.bank // _banks_per_rank(organization)].append(entry.cycle)
-    counts = {key: len(cycles) for key, cycles in issued.items()}
-    if memory.controller.refresh == "off":
-        return RefreshReport([], counts, 0)
+        if entry.command not in ("REF", "REFPB"):
+            continue
+        if entry.command != command:
+            found.append(_violation(entry, f"a memory with refresh: {policy} issues no {entry.command}"))
+        elif entry.channel < organization.channels and entry.bank < organization.banks:
+            issued[entry.channel, entry.bank // per_rank].append(entry)
+    counts = {key: len(entries) for key, entries in issued.items()}
+    if policy == "off":
+        return RefreshReport(found, counts, 0)
 
     interval = memory.timing["tREFI"]
     longest_gap = (MAX_POSTPONED_REFRESHES + 1) * interval
-    found: list[Violation] = []
+    if policy == "per_bank":
+        interval = memory.timing.get("tREFIpb", interval * organization.banks_per_refpb // per_rank)
     postponement = 0
-    for (channel, rank), cycles in issued.items():
-        bank = rank * _banks_per_rank(organization)
-        expected = until // interval
-        if abs(len(cycles) - expected) > 1:
-            rule = "floor(T / tREFI) +- 1 refreshes per rank"
-            detail = f"rank {rank}: {len(cycles)} refreshes in {until} cycles, {expected} expected"
-            found.append(Violation(until, channel, "REF", bank, rule, detail=detail))
-        for before, after in zip([0, *cycles], [*cycles, until], strict=True):
-            if after - before > longest_gap:
-                rule = f"a refresh at most {MAX_POSTPONED_REFRESHES + 1} tREFI after the previous"
-                detail = f"rank {rank}: none from cycle {before} to cycle {after}"
-                found.append(Violation(after, channel, "REF", bank, rule, detail=detail))
-        due = (rank + 1) * interval // organization.ranks
-        for cycle in [*cycles, until]:
+    for (channel, rank), entries in issued.items():
+        first, expected = rank * per_rank, until // interval
+        if abs(len(entries) - expected) > 1:
+            rule = "floor(T / interval) +- 1 refreshes per rank"
+            detail = f"rank {rank}: {len(entries)} refreshes in {until} cycles, {expected} expected"
+            found.append(Violation(until, channel, command, first, rule, detail=detail))
+        for bank in range(first, first + per_rank):
+            cycles = [entry.cycle for entry in entries if bank in addressed_banks(memory, entry.command, entry.bank)]
+            for before, after in zip([0, *cycles], [*cycles, until], strict=True):
+                if after - before > longest_gap:
+                    rule = f"a bank refreshed at most {MAX_POSTPONED_REFRESHES + 1} tREFI after the last time"
+                    detail = f"rank {rank}: not from cycle {before} to cycle {after}"
+                    found.append(Violation(after, channel, command, bank, rule, detail=detail))
+        due = (rank + 1) * interval // ranks
+        for cycle in [*(entry.cycle for entry in entries), until]:
             postponement = max(postponement, cycle - due)
             due += interval
     return RefreshReport(found, counts, postponement)
@@ -166,11 +176,19 @@ def latency_cycles(memory: MemoryConfig, expression: str, dots: int = 0) -> int:
     return int(eval(expression, {"__builtins__": {}, "max": max, "min": min}, names))
 
 
-def addressed_banks(organization: Organization, command: str, bank: int) -> range:
+def addressed_banks(memory: MemoryConfig, command: str, bank: int) -> range:
     """The banks of the channel that a command works on."""
+    organization = memory.organization
+    if command == "REFPB":
+        apart = organization.banks_per_rank // organization.banks_per_refpb
+        first = bank // organization.banks_per_rank * organization.banks_per_rank
+        return range(first + (bank - first) % apart, first + organization.banks_per_rank, apart)
     size = {
-        "PIM_ACT": organization.banks_per_group,
-        "REF": _banks_per_rank(organization),
+        "PIM_ACT": {"bank_group": organization.banks_per_group, "rank": organization.banks_per_rank}[
+            memory.pim.activates
+        ],
+        "REF": organization.banks_per_rank,
+        "PREA": organization.banks_per_rank,
         "HEADER": organization.banks,
         "GEMV": organization.banks,
     }.get(command, 1)
@@ -184,20 +202,17 @@ class _Entry(NamedTuple):
     command: str
     bank: int
     row: int
+    column: int
     tag: int
 
 
 def _entries(log: npt.NDArray[np.int64]) -> Iterator[_Entry]:
-    for cycle, channel, command, bank, row, tag in log.tolist():
-        yield _Entry(cycle, channel, COMMANDS[command], bank, row, tag)
+    for cycle, channel, command, bank, row, column, tag in log.tolist():
+        yield _Entry(cycle, channel, COMMANDS[command], bank, row, column, tag)
 
 
 def _violation(entry: _Entry, rule: str, required_cycle: int | None = None, detail: str = "") -> Violation:
     return Violation(entry.cycle, entry.channel, entry.command, entry.bank, rule, required_cycle, detail)
-
-
-def _banks_per_rank(organization: Organization) -> int:
-    return organization.bank_groups * organization.banks_per_group
 
 
 class _Channel:
@@ -208,7 +223,7 @@ class _Channel:
         rules = [_TimingRule(memory, constraint) for constraint in active_constraints(memory, preset)]
         self.ending = {command: [r for r in rules if command in r.constraint.next] for command in COMMANDS}
         self.starting = {command: [r for r in rules if command in r.constraint.previous] for command in COMMANDS}
-        self.command_bus = _CommandBus(memory.controller.separate_command_buses)
+        self.command_bus = _CommandBus(memory)
         self.data_bus = _DataBus(memory)
         self.row_buffers = _RowBuffers(memory)
         self.last_cycle = 0
@@ -264,7 +279,8 @@ class _TimingRule:
         touched = self._touches(entry)
         if self.constraint.scope != "other_ranks":
             return touched
-        return {rank for rank in range(self.memory.organization.ranks) if touched - {rank}}
+        ranks = self.memory.organization.ranks
+        return {first + rank for own in touched for first in [own // ranks * ranks] for rank in range(ranks)} - touched
 
     def _touches(self, entry: _Entry) -> set[int]:
         """Instances of the scope that contain a bank which the command works on."""
@@ -274,49 +290,53 @@ class _TimingRule:
             size = {
                 "bank": 1,
                 "bank_group": organization.banks_per_group,
-                "rank": _banks_per_rank(organization),
-                "other_ranks": _banks_per_rank(organization),
+                "rank": organization.banks_per_rank,
+                "other_ranks": organization.banks_per_rank,
+                "pseudo_channel": organization.banks // organization.pseudo_channels,
                 "channel": organization.banks,
             }[self.constraint.scope]
-            self.touched[key] = {bank // size for bank in addressed_banks(organization, *key)}
+            self.touched[key] = {bank // size for bank in addressed_banks(self.memory, *key)}
         return self.touched[key]
 
 
 class _CommandBus:
-    """One command per cycle and command bus."""
+    """One command at a time on a command bus, each for as many cycles as the table says."""
 
-    def __init__(self, separate: bool) -> None:
-        self.separate = separate
-        self.busy: dict[str, int] = {}
+    def __init__(self, memory: MemoryConfig) -> None:
+        self.separate = memory.controller.separate_command_buses
+        self.length = {command: memory.command_cycles.get(command, 1) for command in COMMANDS}
+        self.free: dict[str, int] = {}
 
     def issue(self, entry: _Entry) -> Iterator[Violation]:
         bus = "the command bus"
         if self.separate:
             bus = "the row command bus" if entry.command in _ROW_BUS else "the column command bus"
-        if self.busy.get(bus) == entry.cycle:
-            yield _violation(entry, f"one command per cycle on {bus}", entry.cycle + 1)
-        self.busy[bus] = entry.cycle
+        if entry.cycle < self.free.get(bus, 0):
+            yield _violation(entry, f"one command at a time on {bus}", self.free[bus])
+        self.free[bus] = entry.cycle + self.length[entry.command]
 
 
 class _DataBus:
-    """No two bursts of reads and writes overlap on the data bus."""
+    """No two bursts of reads and writes overlap on the data bus of a pseudo-channel."""
 
     def __init__(self, memory: MemoryConfig) -> None:
         self.burst = memory.organization.burst_cycles
         self.delay = {"RD": memory.timing.get("CL", 0), "WR": memory.timing.get("CWL", 0)}
-        self.starts: list[int] = []
+        self.per_pseudo_channel = memory.organization.banks // memory.organization.pseudo_channels
+        self.starts: dict[int, list[int]] = defaultdict(list)
 
     def issue(self, entry: _Entry) -> Iterator[Violation]:
         if entry.command not in self.delay:
             return
         start = entry.cycle + self.delay[entry.command]
-        self.starts = [other for other in self.starts if other + self.burst > entry.cycle]
-        overlapping = [other for other in self.starts if abs(other - start) < self.burst]
+        pseudo_channel = entry.bank // self.per_pseudo_channel
+        starts = [other for other in self.starts[pseudo_channel] if other + self.burst > entry.cycle]
+        overlapping = [other for other in starts if abs(other - start) < self.burst]
         if overlapping:
             required = entry.cycle + max(overlapping) + self.burst - start
             detail = f"its burst starts at cycle {start}, another one at cycle {max(overlapping)}"
             yield _violation(entry, "bursts do not overlap on the data bus", required, detail)
-        self.starts.append(start)
+        self.starts[pseudo_channel] = [*starts, start]
 
 
 class _RowBuffers:
@@ -327,7 +347,7 @@ class _RowBuffers:
 
     def __init__(self, memory: MemoryConfig) -> None:
         self.kind = memory.row_buffers
-        self.organization = memory.organization
+        self.organization, self.config = memory.organization, memory
         self.memory: dict[int, int] = {}
         self.pim: dict[int, int] = {} if self.kind == "dual" else self.memory
         self.pim_name = "PIM row buffer" if self.kind == "dual" else "row buffer"
@@ -339,7 +359,7 @@ class _RowBuffers:
         if entry.command not in _DECLARED[self.kind]:
             yield _violation(entry, f"a memory with row_buffers: {self.kind} has no {entry.command}")
             return
-        banks = addressed_banks(self.organization, entry.command, entry.bank)
+        banks = addressed_banks(self.config, entry.command, entry.bank)
         if entry.command in ("ACT", "PIM_ACT") and not 0 <= entry.row < self.organization.rows:
             yield _violation(entry, "the row lies within the organization", detail=f"row {entry.row}")
         if entry.command == "ACT":
@@ -350,12 +370,14 @@ class _RowBuffers:
             yield from self._precharge(entry, self.memory, "memory row buffer")
         elif entry.command == "PIM_PRE":
             yield from self._precharge(entry, self.pim, "PIM row buffer")
-        elif entry.command == "REF":
+        elif entry.command == "PREA":
+            for bank in banks:
+                self.memory.pop(bank, None)
+        elif entry.command in ("REF", "REFPB"):
             still_open = [bank for bank in banks if bank in self.memory or bank in self.pim]
             if still_open:
-                yield _violation(
-                    entry, "REF needs every row buffer of its rank closed", detail=f"open: banks {still_open}"
-                )
+                rule = f"{entry.command} needs every row buffer of its banks closed"
+                yield _violation(entry, rule, detail=f"open: banks {still_open}")
         elif entry.command == "HEADER":
             yield from self._header(entry, banks)
         elif entry.command == "GEMV":

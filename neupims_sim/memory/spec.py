@@ -6,34 +6,50 @@ may issue is entirely in the table's constraint rows.
 
 from __future__ import annotations
 
-import ast
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from neupims_sim.config.expressions import ExpressionError, evaluate
 from neupims_sim.config.memory import Constraint, MemoryConfig
 from neupims_sim.errors import InputError, suggestion
+from neupims_sim.memory.policies import (
+    PAGE_POLICIES,
+    PIM_PRIORITIES,
+    REFRESHES,
+    SCHEDULING,
+    PagePolicy,
+    PimPriority,
+    Scheduling,
+)
+from neupims_sim.registry import Registry
 
+Policy = TypeVar("Policy")
 Int64Array = npt.NDArray[np.int64]
 
-COMMANDS = ("ACT", "PRE", "RD", "WR", "REF", "GWRITE", "HEADER", "PIM_ACT", "PIM_PRE", "GEMV")
-ACT, PRE, RD, WR, REF, GWRITE, HEADER, PIM_ACT, PIM_PRE, GEMV = range(len(COMMANDS))
+COMMANDS = ("ACT", "PRE", "RD", "WR", "REF", "GWRITE", "HEADER", "PIM_ACT", "PIM_PRE", "GEMV", "REFPB", "PREA")
+ACT, PRE, RD, WR, REF, GWRITE, HEADER, PIM_ACT, PIM_PRE, GEMV, REFPB, PREA = range(len(COMMANDS))
 
-CHANNEL, RANK, BANK_GROUP, BANK = range(4)
+CHANNEL, PSEUDO_CHANNEL, RANK, BANK_GROUP, BANK = range(5)
 """Levels of the hierarchy, from coarse to fine."""
 
-OTHER_RANKS = 4
-"""A row scope: the ranks of the channel other than that of the previous command."""
+OTHER_RANKS = 5
+"""A row scope: the ranks of the pseudo-channel other than that of the previous command."""
 
 COMMAND_LEVEL = {
-    "ACT": BANK, "PRE": BANK, "RD": BANK, "WR": BANK, "REF": RANK, "GWRITE": BANK,
-    "HEADER": CHANNEL, "PIM_ACT": BANK_GROUP, "PIM_PRE": BANK, "GEMV": CHANNEL,
+    "ACT": BANK, "PRE": BANK, "RD": BANK, "WR": BANK, "REF": RANK, "GWRITE": BANK, "HEADER": CHANNEL,
+    "PIM_ACT": BANK_GROUP, "PIM_PRE": BANK, "GEMV": CHANNEL, "REFPB": BANK, "PREA": RANK,
 }  # fmt: skip
-"""What a command addresses: one bank, the banks of a bank group, of a rank, or of the channel."""
+"""What a command addresses: one bank, the banks of a bank group, of a rank, or of the channel. PIM_ACT addresses a rank
+where the table says so (``pim.activates``); REFPB addresses ``organization.banks_per_refpb`` banks one by one."""
 
-_SCOPES = {"channel": CHANNEL, "rank": RANK, "bank_group": BANK_GROUP, "bank": BANK, "other_ranks": OTHER_RANKS}
+_SCOPES = {
+    "channel": CHANNEL, "pseudo_channel": PSEUDO_CHANNEL, "rank": RANK, "bank_group": BANK_GROUP, "bank": BANK,
+    "other_ranks": OTHER_RANKS,
+}  # fmt: skip
 _COLUMN_COMMANDS = {"RD", "WR", "GEMV", "GWRITE", "HEADER"}
 
 
@@ -46,6 +62,8 @@ class Row(NamedTuple):
     base: int
     per_dot: int
     window: int
+    pool: int = 0
+    """With a window: rows of one pool, those that one row of the table stands for, count their previous commands together."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +74,20 @@ class ResolvedSpec:
     ----------
     rows: the constraints; a row's level is the coarsest of its scope and of what its two commands address, because a command
         that addresses a whole group is checked (and remembered) at that group.
-    command_bus: per command, which command bus it takes for one cycle.
+    command_bus, command_cycles: per command, which command bus it takes, and for how many cycles.
+    refresh: the refresh command or None; its interval per rank is ``refresh_interval`` cycles.
+    pim_act_level: what PIM_ACT addresses, BANK_GROUP or RANK.
     """
 
     config: MemoryConfig
     rows: tuple[Row, ...]
     command_bus: tuple[int, ...]
+    command_cycles: tuple[int, ...]
+    scheduling: Scheduling
+    page_policy: PagePolicy
+    pim_priority: PimPriority
+    refresh: str | None
+    pim_act_level: int
     burst_cycles: int
     read_latency: int
     write_latency: int
@@ -89,31 +115,54 @@ def resolve(config: MemoryConfig, preset: str = "physical") -> ResolvedSpec:
     organization, timing = config.organization, dict(config.timing)
     names: dict[str, int] = timing | {"burst": organization.burst_cycles}
     tags = {preset, config.row_buffers}
+    controller = config.controller
+    levels = COMMAND_LEVEL | {"PIM_ACT": _SCOPES[config.pim.activates]}
     rows: list[Row] = []
+    pool = 0
     for constraint in config.constraints:
         if not set(constraint.when) <= tags:
             continue
+        pool += constraint.window > 1
         base, per_dot = _latency(config, constraint, names)
         for previous in constraint.previous:
             for following in constraint.next:
-                rows.append(_row(config, constraint, previous, following, base, per_dot))
-    separate = config.controller.separate_command_buses
-    bus = tuple(int(separate and name in _COLUMN_COMMANDS) for name in COMMANDS)
+                rows.append(
+                    _row(
+                        config,
+                        constraint,
+                        previous,
+                        following,
+                        (base, per_dot),
+                        levels,
+                        pool if constraint.window > 1 else 0,
+                    )
+                )
+    for name in config.command_cycles:
+        _check_command(config, "command_cycles", name)
+    bus = tuple(int(controller.separate_command_buses and name in _COLUMN_COMMANDS) for name in COMMANDS)
 
     def parameter(name: str) -> int:
         if name not in timing:
             raise InputError(f"memory {config.name!r}: timing.{name} is missing; it states {_NEEDED[name]}")
         return timing[name]
 
-    interval = parameter("tREFI") if config.controller.refresh != "off" else 0
+    refresh = _policy(config, "refresh", REFRESHES).command
+    interval = parameter("tREFI") if refresh else 0
+    if refresh == "REFPB":
+        interval = timing.get("tREFIpb", interval * organization.banks_per_refpb // organization.banks_per_rank)
+    _check_refresh_rows(config, refresh, interval, rows)
     pim = config.row_buffers != "none"
     result = _linear(config, "pim.result_latency", config.pim.result_latency, names) if pim else (0, 0)
-    if organization.banks > 64:
-        raise InputError(f"memory {config.name!r}: {organization.banks} banks per channel; allowed: at most 64")
     return ResolvedSpec(
         config=config,
         rows=tuple(rows),
         command_bus=bus,
+        command_cycles=tuple(config.command_cycles.get(name, 1) for name in COMMANDS),
+        scheduling=_policy(config, "scheduling", SCHEDULING),
+        page_policy=_policy(config, "page_policy", PAGE_POLICIES),
+        pim_priority=_policy(config, "pim_priority", PIM_PRIORITIES),
+        refresh=refresh,
+        pim_act_level=levels["PIM_ACT"],
         burst_cycles=organization.burst_cycles,
         read_latency=parameter("CL") + organization.burst_cycles,
         write_latency=parameter("CWL") + organization.burst_cycles,
@@ -128,31 +177,62 @@ _NEEDED = {
 }  # fmt: skip
 
 
-def _row(config: MemoryConfig, constraint: Constraint, previous: str, following: str, base: int, per_dot: int) -> Row:
+def _policy(config: MemoryConfig, key: str, registry: Registry[Policy]) -> Policy:
+    name = getattr(config.controller, key)
+    try:
+        return registry[name]
+    except InputError as error:
+        raise InputError(f"memory {config.name!r}: controller.{key}={name!r}: {error}") from None
+
+
+def _check_command(config: MemoryConfig, where: str, name: str) -> None:
+    if name not in COMMANDS:
+        raise InputError(f"memory {config.name!r}: {where}: unknown command {name!r}; {suggestion(name, COMMANDS)}")
+
+
+def _check_refresh_rows(config: MemoryConfig, refresh: str | None, interval: int, rows: Iterable[Row]) -> None:
+    """A refresh that nothing makes wait would be free of charge."""
+    if refresh is None:
+        return
+    if interval == 0:
+        raise InputError(
+            f"memory {config.name!r}: the refresh interval is 0 cycles; controller.refresh=off refreshes nothing"
+        )
+    command = COMMANDS.index(refresh)
+    if not any(row.previous == command and row.next == ACT for row in rows):
+        raise InputError(
+            f"memory {config.name!r}: controller.refresh={config.controller.refresh!r} needs rows for {refresh}; "
+            f"constraints has none from {refresh} to ACT"
+        )
+
+
+def _row(
+    config: MemoryConfig,
+    constraint: Constraint,
+    previous: str,
+    following: str,
+    latency: tuple[int, int],
+    levels: Mapping[str, int],
+    pool: int,
+) -> Row:
     for name in (previous, following):
-        if name not in COMMANDS:
-            raise InputError(
-                f"memory {config.name!r}: constraints: unknown command {name!r}; {suggestion(name, COMMANDS)}"
-            )
+        _check_command(config, "constraints", name)
+    where = f"memory {config.name!r}: constraints: {previous} -> {following}"
+    base, per_dot = latency
     scope = _SCOPES[constraint.scope]
     if scope == OTHER_RANKS:
-        if CHANNEL in (COMMAND_LEVEL[previous], COMMAND_LEVEL[following]):
-            raise InputError(
-                f"memory {config.name!r}: constraints: scope other_ranks between {previous} and {following} has no meaning: "
-                "one of them addresses the whole channel"
-            )
+        if CHANNEL in (levels[previous], levels[following]):
+            raise InputError(f"{where}: scope other_ranks has no meaning, one of them addresses the whole channel")
         level = OTHER_RANKS
     else:
-        level = min(scope, COMMAND_LEVEL[previous], COMMAND_LEVEL[following])
+        level = min(scope, levels[previous], levels[following])
+    if level == PSEUDO_CHANNEL and config.organization.pseudo_channels == 1:
+        level = CHANNEL
     if per_dot and previous != "GEMV":
-        raise InputError(
-            f"memory {config.name!r}: constraints: {previous} -> {following} uses 'dots', which only GEMV has"
-        )
+        raise InputError(f"{where} uses 'dots', which only GEMV has")
     if per_dot and constraint.window > 1:
-        raise InputError(
-            f"memory {config.name!r}: constraints: {previous} -> {following}: 'dots' and 'window' exclude each other"
-        )
-    return Row(COMMANDS.index(previous), COMMANDS.index(following), level, base, per_dot, constraint.window)
+        raise InputError(f"{where}: 'dots' and 'window' exclude each other")
+    return Row(COMMANDS.index(previous), COMMANDS.index(following), level, base, per_dot, constraint.window, pool)
 
 
 def _latency(config: MemoryConfig, constraint: Constraint, names: dict[str, int]) -> tuple[int, int]:
@@ -173,36 +253,14 @@ def _linear(config: MemoryConfig, where: str, expression: str, names: dict[str, 
 
 
 def _evaluate(config: MemoryConfig, where: str, expression: str, names: dict[str, int]) -> int:
-    """Integer arithmetic over timing parameters: + - * // and max, min."""
+    """Integer arithmetic over timing parameters."""
 
-    def value(node: ast.expr) -> int:
-        match node:
-            case ast.Constant(value=int(number)):
-                return number
-            case ast.Name(id=name):
-                if name not in names:
-                    raise InputError(
-                        f"memory {config.name!r}: {where}: unknown timing {name!r}; {suggestion(name, names)}"
-                    )
-                return names[name]
-            case ast.BinOp(left=left, op=ast.Add(), right=right):
-                return value(left) + value(right)
-            case ast.BinOp(left=left, op=ast.Sub(), right=right):
-                return value(left) - value(right)
-            case ast.BinOp(left=left, op=ast.Mult(), right=right):
-                return value(left) * value(right)
-            case ast.BinOp(left=left, op=ast.FloorDiv(), right=right) if value(right) != 0:
-                return value(left) // value(right)
-            case ast.Call(func=ast.Name(id="max"), args=args, keywords=[]) if args:
-                return max(value(a) for a in args)
-            case ast.Call(func=ast.Name(id="min"), args=args, keywords=[]) if args:
-                return min(value(a) for a in args)
-        raise InputError(
-            f"memory {config.name!r}: {where}: latency {expression!r} is not an expression of timing parameters, integers, + - * // max min"
-        )
+    def lookup(name: str) -> int:
+        if name not in names:
+            raise InputError(f"memory {config.name!r}: {where}: unknown timing {name!r}; {suggestion(name, names)}")
+        return names[name]
 
     try:
-        tree = ast.parse(expression, mode="eval")
-    except SyntaxError:
-        raise InputError(f"memory {config.name!r}: {where}: latency {expression!r} is not an expression") from None
-    return value(tree.body)
+        return evaluate(expression, lookup)
+    except ExpressionError as error:
+        raise InputError(f"memory {config.name!r}: {where}: latency {error}") from None

@@ -9,6 +9,7 @@ from typing import Any
 from neupims_sim.config import Config
 from neupims_sim.errors import InputError
 from neupims_sim.memory.models import MEMORY_MODELS, find_memory_model
+from neupims_sim.memory.policies import CONTROLLER_POLICIES
 from neupims_sim.npu.sharing import sharing_policies
 from neupims_sim.registry import Registry
 from neupims_sim.scheduling.channels import CHANNEL_ASSIGNMENTS
@@ -21,6 +22,7 @@ POLICIES: Mapping[str, Registry[Any]] = {
     "scheduling.partition": PARTITIONS,
     "npu.systolic.sharing": sharing_policies,
     "memory.model": MEMORY_MODELS,
+    **{f"memory.controller.{key}": registry for key, registry in CONTROLLER_POLICIES.items()},
 }
 """The registry behind each configuration key that names a policy."""
 

@@ -1,0 +1,43 @@
+"""Integer expressions over named values, as memory tables write latencies and derived timings."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+
+
+class ExpressionError(ValueError):
+    """The text is not an expression of this kind."""
+
+
+def evaluate(text: str, lookup: Callable[[str], int]) -> int:
+    """The value of an expression of integers, names, + - * // and max, min; ``lookup`` gives the value of a name.
+
+    Raises ExpressionError for any other text; what ``lookup`` raises passes through.
+    """
+
+    def value(node: ast.expr) -> int:
+        match node:
+            case ast.Constant(value=int(number)) if not isinstance(number, bool):
+                return number
+            case ast.Name(id=name):
+                return lookup(name)
+            case ast.BinOp(left=left, op=ast.Add(), right=right):
+                return value(left) + value(right)
+            case ast.BinOp(left=left, op=ast.Sub(), right=right):
+                return value(left) - value(right)
+            case ast.BinOp(left=left, op=ast.Mult(), right=right):
+                return value(left) * value(right)
+            case ast.BinOp(left=left, op=ast.FloorDiv(), right=right) if (divisor := value(right)) != 0:
+                return value(left) // divisor
+            case ast.Call(func=ast.Name(id="max"), args=args, keywords=[]) if args:
+                return max(value(a) for a in args)
+            case ast.Call(func=ast.Name(id="min"), args=args, keywords=[]) if args:
+                return min(value(a) for a in args)
+        raise ExpressionError(f"{text!r} is not an expression of timing parameters, integers, + - * // max min")
+
+    try:
+        tree = ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError):
+        raise ExpressionError(f"{text!r} is not an expression") from None
+    return value(tree.body)
