@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from cli_cases import Captured
 from cli_cases import run as run_program
+from memory_cases import memory
 
 from neupims_sim.config import load_memory
 from neupims_sim.errors import InputError
@@ -23,6 +24,7 @@ from neupims_sim.memory import (
     read_requests,
     replay_requests,
     resolve,
+    stream_requests,
 )
 from neupims_sim.memory.program import GWRITE, TILE
 
@@ -270,3 +272,40 @@ def test_list_names_every_memory(capsys: Captured) -> None:
         "file": "configs/memory/hbm2_pim_dual.yaml",
     }
     assert "hbm2_pim_blocked" in run(capsys, "list")[1]
+
+
+# --- traces in parts ---
+
+
+@pytest.mark.parametrize("name", ["hbm2", "hbm2_pim_dual"])
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_the_result_does_not_depend_on_where_a_trace_is_cut(name: str, size: int) -> None:
+    spec = resolve(memory(name, channels=4))
+    rng = np.random.default_rng(3)
+    whole = Requests(rng.integers(0, 1 << 22, 400), rng.integers(0, 2, 400), np.sort(rng.integers(0, 900, 400)))
+    parts = [
+        Requests(whole.address[i : i + size], whole.kind[i : i + size], whole.cycle[i : i + size])
+        for i in range(0, 400, size)
+    ]
+    program = PimProgram.build([(GWRITE, 0, 0, 0), (TILE, 9000, 4, 8)]) if spec.has_pim else None
+    at_once = replay_requests(spec, whole, program, log=True)
+    in_parts = replay_requests(spec, iter(parts), program, log=True)
+    assert at_once.log is not None
+    assert in_parts.log is not None
+    by_channel = [log[np.lexsort((log[:, 2], log[:, 0], log[:, 1]))][:, :6] for log in (at_once.log, in_parts.log)]
+    until = at_once.cycles
+    assert np.array_equal(*(log[log[:, 0] <= until] for log in by_channel))
+    assert (at_once.memory_cycles, at_once.pim_cycles) == (in_parts.memory_cycles, in_parts.pim_cycles)
+
+
+def test_a_file_is_read_in_parts_with_the_right_line_numbers(tmp_path: Path) -> None:
+    lines = [f"{64 * i:#x} READ {i}" for i in range(1000)]
+    path = write(tmp_path / "t.trace", "\n".join(lines))
+    parts = list(stream_requests(path, block_bytes=500))
+    assert len(parts) > 20
+    assert np.array_equal(np.concatenate([part.cycle for part in parts]), np.arange(1000))
+    write(path, "\n".join([*lines, "0x40 REED 7"]))
+    with pytest.raises(InputError, match=r"t.trace:1001: '0x40 REED 7' is not a request"):
+        list(stream_requests(path, block_bytes=500))
+    with pytest.raises(InputError, match=r"t.trace:801: address 0xc800 is beyond the memory"):
+        list(stream_requests(path, 800 * 64, block_bytes=500))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from neupims_sim.memory.legality import check_commands
     from neupims_sim.memory.models import MEMORY_MODELS, Capabilities, MemoryModel, build_memory
     from neupims_sim.memory.program import PimProgram, format_program, parse_program
-    from neupims_sim.memory.replay import Replay, Requests, read_requests, replay_requests
+    from neupims_sim.memory.replay import Replay, Requests, read_requests, replay_requests, stream_requests
     from neupims_sim.memory.spec import COMMANDS, ResolvedSpec, resolve
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "read_requests",
     "replay_requests",
     "resolve",
+    "stream_requests",
 ]
 
 _HOMES = {
@@ -47,7 +48,7 @@ _HOMES = {
     "legality": ("check_commands",),
     "models": ("MEMORY_MODELS", "Capabilities", "MemoryModel", "build_memory"),
     "program": ("PimProgram", "format_program", "parse_program"),
-    "replay": ("Replay", "Requests", "read_requests", "replay_requests"),
+    "replay": ("Replay", "Requests", "read_requests", "replay_requests", "stream_requests"),
     "spec": ("COMMANDS", "ResolvedSpec", "resolve"),
 }
 

@@ -136,6 +136,7 @@ def build_table(spec: ResolvedSpec) -> Any:
         "refresh_banks": refresh_banks,
         "precharge_all": controller.precharge_all,
         "queue_depth": controller.bank_queue_depth,
+        "queue_mask": (1 << (controller.bank_queue_depth - 1).bit_length()) - 1,
         "transaction_depth": controller.transaction_queue_depth,
         "outstanding_reads": controller.max_outstanding_reads,
         "hit_cap": controller.row_hit_cap,

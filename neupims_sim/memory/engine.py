@@ -106,7 +106,8 @@ TABLE = _record(
     ("refresh_command",), ("refresh_units",),  # units: refresh commands that cover a rank
     ("refresh_banks",),  # banks of a unit; they lie refresh_units apart
     ("precharge_all",),
-    ("queue_depth",), ("transaction_depth",), ("outstanding_reads",), ("hit_cap",), ("drain_high",), ("drain_low",),
+    ("queue_depth",), ("queue_mask",),  # the mask keeps a position in a bank queue's ring, the smallest that holds the depth
+    ("transaction_depth",), ("outstanding_reads",), ("hit_cap",), ("drain_high",), ("drain_low",),
     ("posted_writes",),
     ("in_order",), ("oldest_first",),
     ("close_after",),  # cycles after which a row that nobody waits for is closed, or NEVER
@@ -290,7 +291,7 @@ def set_candidate(table: Any, ch: Any, bank: int) -> None:
             command = PRE
             if ch.hits[bank] < table.hit_cap:
                 for other in range(1, runs):
-                    at = (head + other) & (MAX_QUEUE - 1)
+                    at = (head + other) & table.queue_mask
                     if ch.queue[bank, at, 0] == row:
                         command, position = RD + ch.queue[bank, at, 3], other
                         break
@@ -316,11 +317,11 @@ def push_bank(table: Any, ch: Any, run: Any, kind: int) -> None:
         ch.room &= ~bit(bank)
     ch.queued += 1
     if runs > 0:
-        last = ch.queue[bank, (ch.queue_head[bank] + runs - 1) & (MAX_QUEUE - 1)]
+        last = ch.queue[bank, (ch.queue_head[bank] + runs - 1) & table.queue_mask]
         if last[0] == run[1] and last[2] == run[3] and last[3] == kind and last[4] + last[1] == run[4]:
             last[1] += 1
             return
-    entry = ch.queue[bank, (ch.queue_head[bank] + runs) & (MAX_QUEUE - 1)]
+    entry = ch.queue[bank, (ch.queue_head[bank] + runs) & table.queue_mask]
     entry[0], entry[1], entry[2], entry[3], entry[4], entry[5] = run[1], 1, run[3], kind, run[4], run[5]
     ch.queue_runs[bank] = runs + 1
     # An older run decides the candidate unless it waits for a conflict that this hit may overtake.
@@ -332,7 +333,7 @@ def push_bank(table: Any, ch: Any, run: Any, kind: int) -> None:
 def pop_burst(table: Any, ch: Any, bank: int, position: int) -> int:
     """Take one burst from the run at ``position`` of a bank queue and return its item."""
     head = ch.queue_head[bank]
-    run = ch.queue[bank, (head + position) & (MAX_QUEUE - 1)]
+    run = ch.queue[bank, (head + position) & table.queue_mask]
     item = run[2]
     ch.queue_bursts[bank] -= 1
     ch.room |= bit(bank)
@@ -342,10 +343,10 @@ def pop_burst(table: Any, ch: Any, bank: int, position: int) -> int:
     run[4] += 1
     if run[1] == 0:
         for back in range(position, 0, -1):
-            to, origin = (head + back) & (MAX_QUEUE - 1), (head + back - 1) & (MAX_QUEUE - 1)
+            to, origin = (head + back) & table.queue_mask, (head + back - 1) & table.queue_mask
             for field in range(6):
                 ch.queue[bank, to, field] = ch.queue[bank, origin, field]
-        ch.queue_head[bank] = (head + 1) & (MAX_QUEUE - 1)
+        ch.queue_head[bank] = (head + 1) & table.queue_mask
         ch.queue_runs[bank] -= 1
         set_candidate(table, ch, bank)
     elif ch.hits[bank] >= table.hit_cap:
@@ -843,18 +844,18 @@ def first_bank(
             if cycle < best:
                 best, chosen = cycle, bank
                 if table.oldest_first:
-                    oldest = request_number(ch, bank)
+                    oldest = request_number(table, ch, bank)
                 elif cycle <= floor:
                     return best, chosen
-            elif cycle == best and chosen >= 0 and table.oldest_first and request_number(ch, bank) < oldest:
-                chosen, oldest = bank, request_number(ch, bank)
+            elif cycle == best and chosen >= 0 and table.oldest_first and request_number(table, ch, bank) < oldest:
+                chosen, oldest = bank, request_number(table, ch, bank)
     return best, chosen
 
 
 @compiled
-def request_number(ch: Any, bank: int) -> int:
+def request_number(table: Any, ch: Any, bank: int) -> int:
     """How many bursts were accepted before the run that the bank's candidate serves."""
-    return ch.queue[bank, (ch.queue_head[bank] + ch.candidate_run[bank]) & (MAX_QUEUE - 1), 5]
+    return ch.queue[bank, (ch.queue_head[bank] + ch.candidate_run[bank]) & table.queue_mask, 5]
 
 
 @compiled
@@ -937,7 +938,7 @@ def issue_memory(table: Any, ch: Any, device: Any, cycle: int, command: int, ban
     """Issue a command for the bank queues."""
     ch.round_robin = (bank + 1) & (table.banks - 1)
     if command in (RD, WR):
-        column = ch.queue[bank, (ch.queue_head[bank] + ch.candidate_run[bank]) & (MAX_QUEUE - 1), 4]
+        column = ch.queue[bank, (ch.queue_head[bank] + ch.candidate_run[bank]) & table.queue_mask, 4]
         item = pop_burst(table, ch, bank, ch.candidate_run[bank])
         record(table, ch, device, cycle, command, bank, ch.open_row[0, bank], column, 0, item)
         ch.hits[bank] += 1

@@ -7,6 +7,7 @@ on. Requests are accepted in order, one per cycle, when there is room. Empty lin
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,45 +79,39 @@ class Replay:
 
 def replay_requests(
     spec: ResolvedSpec,
-    requests: Requests | None = None,
+    requests: Requests | Iterable[Requests] | None = None,
     program: PimProgram | None = None,
     *,
     log: bool = False,
 ) -> Replay:
     """Run requests, and in parallel a PIM program on channel 0, until everything is complete.
 
+    ``requests`` may come in parts (:func:`stream_requests`), which are taken when the memory needs them, so that a trace longer than the
+    machine's memory can be replayed; the result does not depend on where it is cut.
+
     Raises InputError if there is nothing to run, for an address beyond the capacity, and for a PIM program that the memory cannot run.
     """
-    count = 0 if requests is None else len(requests)
-    if count == 0 and program is None:
-        raise InputError("nothing to replay: give requests, a PIM program, or both")
+    parts = iter([requests] if isinstance(requests, Requests) else requests or [])
     _compile(spec)
     device = CommandDevice(spec, log=log)
-    waiting: set[int] = set()
-    last_offer = 0
-    if program is not None:
-        waiting.add(device.submit_programs({0: program}))
-    if requests is not None and count:
-        _check_capacity(spec, requests)
-        channel, local = device.address.split(requests.address // device.address.burst_bytes)
-        waiting.add(device.load_trace(local, requests.kind, requests.cycle, channel))
-        last_offer = int(requests.cycle.max())
+    feed = _Feed(device, (part for part in parts if len(part)))
+    waiting = set() if program is None else {device.submit_programs({0: program})}
+    feed.give(waiting)
+    if not waiting:
+        raise InputError("nothing to replay: give requests, a PIM program, or both")
 
-    begin = time.perf_counter()
-    _run(device, waiting, count, last_offer)
-    wall_seconds = time.perf_counter() - begin
+    wall_seconds = _run(device, waiting, feed)
 
     counters = device.counters()
-    reads = 0 if requests is None else int(np.count_nonzero(requests.kind == READ))
-    bytes_moved = count * spec.config.organization.burst_bytes
+    bytes_moved = (feed.reads + feed.writes) * spec.config.organization.burst_bytes
     memory_cycles = counters.last_memory_cycle
     return Replay(
         cycles=max(memory_cycles, counters.last_pim_cycle),
         memory_cycles=memory_cycles,
         pim_cycles=counters.last_pim_cycle,
-        reads=reads,
-        writes=count - reads,
-        mean_read_latency_cycles=counters.read_latency_sum / reads if reads else 0.0,
+        reads=feed.reads,
+        writes=feed.writes,
+        mean_read_latency_cycles=counters.read_latency_sum / feed.reads if feed.reads else 0.0,
         bandwidth_gbps=bytes_moved / memory_cycles * spec.config.organization.clock_ghz if memory_cycles else 0.0,
         commands=counters.commands,
         wall_seconds=wall_seconds,
@@ -124,21 +119,54 @@ def replay_requests(
     )
 
 
-def _run(device: CommandDevice, waiting: set[int], bursts: int, last_offer: int) -> None:
-    """Advance until all items are complete and ``bursts`` bursts have moved."""
-    moved, work, since = 0, 0, last_offer
-    while waiting or moved < bursts:
+class _Feed:
+    """Hands the parts of a trace to a device, one after the other."""
+
+    def __init__(self, device: CommandDevice, parts: Iterator[Requests]) -> None:
+        self.reads = self.writes = 0
+        """Requests given so far."""
+        self.last_offer = 0
+        """The latest cycle from which on one of them is offered."""
+        self._device, self._parts = device, parts
+        self._next = next(parts, None)
+
+    def give(self, waiting: set[int]) -> None:
+        """Give the next part, if there is one, and add its item to ``waiting``."""
+        part, self._next = self._next, next(self._parts, None)
+        if part is None:
+            return
+        _check_capacity(self._device.spec, part)
+        address = self._device.address
+        channel, local = address.split(part.address // address.burst_bytes)
+        waiting.add(self._device.load_trace(local, part.kind, part.cycle, channel, more=self._next is not None))
+        reads = int(np.count_nonzero(part.kind == READ))
+        self.reads += reads
+        self.writes += len(part) - reads
+        self.last_offer = max(self.last_offer, int(part.cycle.max()))
+
+
+def _run(device: CommandDevice, waiting: set[int], feed: _Feed) -> float:
+    """Advance until all items are complete and all requests have moved; returns the seconds that the engine took."""
+    moved, work, since = 0, 0, 0
+    seconds = 0.0
+    while waiting or moved < feed.reads + feed.writes:
+        begin = time.perf_counter()
         waiting -= set(device.advance(device.time + (WATCHDOG_CYCLES if waiting else DRAIN_CYCLES))[1])
+        seconds += time.perf_counter() - begin
+        if device.needs_trace:
+            feed.give(waiting)
+            continue
         counters = device.counters()
         moved, before = counters.reads + counters.writes, work
         work = moved + counters.result_reads + counters.commands["GWRITE"]
         if work != before:
-            since = max(since, device.time)
-        elif device.time > since + WATCHDOG_CYCLES:
+            since = device.time
+        elif device.time > max(since, feed.last_offer) + WATCHDOG_CYCLES:
             raise RuntimeError(
-                f"memory {device.spec.config.name!r} is stuck at cycle {device.time}: {bursts - moved} requests have not moved "
-                f"and nothing was issued for them or for PIM in {WATCHDOG_CYCLES} cycles"
+                f"memory {device.spec.config.name!r} is stuck at cycle {device.time}: {feed.reads + feed.writes - moved} "
+                f"requests have not moved and nothing was issued for them or for PIM in {WATCHDOG_CYCLES} cycles"
             )
+    return seconds
 
 
 def _check_capacity(spec: ResolvedSpec, requests: Requests) -> None:
@@ -167,28 +195,46 @@ def _compile(spec: ResolvedSpec) -> None:
 
 
 def read_requests(path: str | Path, capacity_bytes: int | None = None) -> Requests:
-    """Read a trace file.
+    """Read a trace file; raises InputError as :func:`stream_requests` does."""
+    parts = list(stream_requests(path, capacity_bytes))
+    return Requests(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("address", "kind", "cycle")))
+
+
+def stream_requests(
+    path: str | Path, capacity_bytes: int | None = None, *, block_bytes: int = 1 << 23
+) -> Iterator[Requests]:
+    """Read a trace file in parts of about ``block_bytes`` of text.
 
     Raises InputError, with file and line, for a line that is not a request (a last line that stops short included) and for an
     address at or beyond ``capacity_bytes``; with the file's name if it cannot be read or holds no request.
     """
     path = Path(path)
+    lines = found = 0
     try:
-        text = np.fromfile(path, dtype=np.uint8)
+        with path.open("rb") as file:
+            while block := file.read(block_bytes):
+                text = np.frombuffer(block + file.readline(), dtype=np.uint8)
+                requests = _parsed(path, text, lines, capacity_bytes)
+                lines += int(np.count_nonzero(text == _NEWLINE))
+                found += len(requests)
+                yield requests
     except OSError as error:
         raise InputError(f"{path}: the trace cannot be read: {error.strerror or error}") from None
+    if found == 0:
+        raise InputError(f"{path}: the trace holds no request; allowed, one per line: {_ALLOWED}")
+
+
+def _parsed(path: Path, text: Text, lines_before: int, capacity_bytes: int | None) -> Requests:
     # A line needs 10 characters at least ("0x0 READ 0").
     requests = np.empty((3, len(text) // 10 + 1), dtype=np.int64)
     count, line, at = _parse(text, requests[0], requests[1], requests[2])
     if line:
-        raise InputError(f"{path}:{line}: {_line(text, at)!r} is not a request; allowed: {_ALLOWED}")
-    if count == 0:
-        raise InputError(f"{path}: the trace holds no request; allowed, one per line: {_ALLOWED}")
+        raise InputError(f"{path}:{lines_before + line}: {_line(text, at)!r} is not a request; allowed: {_ALLOWED}")
     address, kind, cycle = requests[:, :count]
-    if capacity_bytes is not None and int(address.max()) >= capacity_bytes:
+    if capacity_bytes is not None and count and int(address.max()) >= capacity_bytes:
         which = int(np.argmax(address >= capacity_bytes))
         raise InputError(
-            f"{path}:{_line_of(text, which)}: address {address[which]:#x} is beyond the memory; "
+            f"{path}:{lines_before + _line_of(text, which)}: address {address[which]:#x} is beyond the memory; "
             f"allowed: below {capacity_bytes:#x}, its capacity"
         )
     return Requests(address, kind, cycle)
