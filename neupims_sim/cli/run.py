@@ -99,6 +99,14 @@ def _print_result(config: Config, result: Result) -> None:
     stages = [(f"stage {name}", cycles, "cycles") for name, cycles in result.stages.items()]
     shares = [(f"utilization {name}", 100 * share, "%") for name, share in result.utilization.items()]
     traffic = [(f"traffic {name}", size / 1e6, "MB per layer") for name, size in result.traffic_bytes.items()]
+    energy = [
+        (f"energy {cause.replace('_', ' ')}", 1e3 * joules, "mJ") for cause, joules in result.energy_joules.items()
+    ]
+    if result.average_power_w is not None and result.memory_power_w_per_channel is not None:
+        energy += [
+            ("average power", result.average_power_w, "W"),
+            ("memory power", 1e3 * result.memory_power_w_per_channel, "mW per channel"),
+        ]
     rows: list[tuple[str, float, str]] = [
         ("throughput", result.throughput_tokens_per_s, "tokens/s"),
         ("iteration", result.cycles, "cycles"),
@@ -107,6 +115,7 @@ def _print_result(config: Config, result: Result) -> None:
         *stages,
         *shares,
         *traffic,
+        *energy,
         ("mean context", result.mean_context_tokens, "tokens"),
     ]
     title = (

@@ -45,7 +45,7 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 NAMED_SECTIONS: dict[str, str] = {"npu": "npu", "memory": "memory", "model": "models", "workload": "workloads"}
 """Sections whose value may be the name of a file, and the folder of these files."""
-PRESET_SECTIONS = ("organization", "timing", "controller", "pim")
+PRESET_SECTIONS = ("organization", "timing", "controller", "pim", "power")
 """What a memory file may state per preset; timing rows are chosen by their ``when`` tags instead."""
 SPEED_SECTIONS = ("organization", "timing", "command_cycles", "power")
 """What a memory file may state per speed grade."""

@@ -231,6 +231,10 @@ class PowerConfig(_Section):
     """During tRFCpb after a per-bank refresh; 0: the energy of an all-bank refresh divided by its REFPB commands."""
     devices_per_rank: PositiveInt = 1
     """Devices (chips) that make up a rank's data bus."""
+    pim_idd2n_ma: NonNegativeFloat = 0.0
+    """What the PIM row buffers of a dual-row-buffer device add to standby, all of them closed."""
+    pim_idd3n_ma: NonNegativeFloat = 0.0
+    """The same with a PIM row open."""
     pim_activate_pj: NonNegativeFloat = 0.0
     """One PIM_ACT, all its banks, pJ."""
     dot_product_pj: NonNegativeFloat = 0.0

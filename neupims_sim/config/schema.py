@@ -16,6 +16,7 @@ from neupims_sim.units import parse_bytes
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
 Bytes = Annotated[PositiveInt, BeforeValidator(parse_bytes)]
 """A capacity in bytes; YAML may write ``1 MiB``."""
 
@@ -150,6 +151,19 @@ class VectorConfig(Section):
     """lanes: passes x cost over all units; asplos24: the latencies of the published artifact (assumption)."""
 
 
+class NpuEnergyConfig(Section):
+    """Energy of one event, pJ."""
+
+    mac_pj: NonNegativeFloat = 2.0
+    """fp16 multiply 1.1 + fp32 add 0.9, 45 nm (Horowitz, ISSCC 2014, "Computing's energy problem")."""
+    vector_operation_pj: NonNegativeFloat = 1.1
+    """One lane in one cycle, as much as an fp16 multiply (same source)."""
+    sram_pj_per_byte: NonNegativeFloat = 12.5
+    """Scratchpad and accumulator: 100 pJ per 64 bit of a 1 MB SRAM (same source)."""
+    register_pj_per_byte: NonNegativeFloat = 0.015
+    """0.03 pJ per 16 bit of a 16 B register file, 28 nm (Yang et al., Interstellar, ASPLOS 2020)."""
+
+
 class NpuConfig(Section):
     """The NPU: systolic arrays, vector units, on-chip buffers, DMA."""
 
@@ -164,6 +178,7 @@ class NpuConfig(Section):
     """Partial sums are kept in fp32."""
     element_bytes: PositiveInt = 2
     """fp16."""
+    energy: NpuEnergyConfig = NpuEnergyConfig()
     double_buffered: bool = True
     dma_transfer_latency_cycles: NonNegativeInt = 0
     """Fixed cost of starting a DMA transfer, cycles."""

@@ -30,6 +30,9 @@ class Result:
     utilization: Mapping[str, float]
     traffic_bytes: Mapping[str, int]
     commands: Mapping[str, int]
+    energy_joules: Mapping[str, float]
+    average_power_w: float | None
+    memory_power_w_per_channel: float | None
     block_cycles: int
     stages: Mapping[str, int]
     interleaving: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,8 +14,10 @@ from neupims_sim.errors import InputError
 from neupims_sim.mapping.pim_attention import AttentionLayout
 from neupims_sim.mapping.placement import PlacedRequest, Placement
 from neupims_sim.memory.device import Counters
+from neupims_sim.memory.energy import memory_energy_joules
 from neupims_sim.memory.models import MemoryModel, build_memory
 from neupims_sim.npu.device import Npu
+from neupims_sim.npu.energy import npu_energy_joules
 from neupims_sim.scheduling.channels import CHANNEL_ASSIGNMENTS, load_estimate
 from neupims_sim.scheduling.interleaving import INTERLEAVINGS, resolve_interleaving
 from neupims_sim.scheduling.partition import PARTITIONS
@@ -41,6 +44,7 @@ class Snapshot:
     counters: Counters
     npu_macs: int
     pim_macs: int
+    vector_cycles: int
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class RunRecorder:
 
     def snapshot(self) -> Snapshot:
         """The counters now."""
-        return Snapshot(int(self.env.now), self.memory.counters(), self.seen.npu_macs, self.seen.pim_macs)
+        seen = self.seen
+        return Snapshot(int(self.env.now), self.memory.counters(), seen.npu_macs, seen.pim_macs, seen.vector_cycles)
 
 
 def simulate(config: Config, timeline: Timeline | None = None) -> Result:
@@ -104,19 +109,17 @@ def simulate(config: Config, timeline: Timeline | None = None) -> Result:
     layout = _layout(config) if on_pim else None
 
     env = simpy.Environment()
-    watchdog_cycles = config.simulation.watchdog_cycles
     model = build_memory(
         env,
         config.memory,
         preset=config.preset,
         clock_ghz=config.clock_ghz,
-        watchdog_cycles=watchdog_cycles,
         log=timeline is not None,
     )
     seen = Observations()
     if timeline is not None:
         timeline.watch(config, model, seen)
-    memory = Watchdog(model, watchdog_cycles, seen, timeline.busy if timeline is not None else None)
+    memory = Watchdog(model, config.simulation.watchdog_cycles, seen, timeline.busy if timeline is not None else None)
     npu = Npu(env, config.npu, memory, memory.busy)
     sub_batches, channels, placement = _prepare(config, requests, layout, layers, simulated, policy.sub_batches)
     pim = PimTurns(env, memory)
@@ -134,9 +137,8 @@ def simulate(config: Config, timeline: Timeline | None = None) -> Result:
     if periods < 1:  # too few layers for a steady state: the whole run
         marks, periods = [begin, recorder.snapshot()], simulated
     window = Window(marks[0], marks[-1], periods)
-    return _result(
-        config, requests, interleaving, layers, simulated, int(env.now), window, seen, len(whole.context_tokens)
-    )
+    end = recorder.snapshot()
+    return _result(config, requests, interleaving, layers, simulated, end, window, seen, len(whole.context_tokens))
 
 
 def _micro_batch(whole: RequestBatch, pipeline: int) -> RequestBatch:
@@ -256,15 +258,16 @@ def _result(
     interleaving: str,
     layers: int,
     simulated: int,
-    end: int,
+    end: Snapshot,
     window: Window,
     seen: Observations,
     batch_size: int,
 ) -> Result:
     first, last, periods = window.first, window.last, window.layers
     block = (last.cycle - first.cycle) / periods
-    cycles = end + round((layers - simulated) * block)
+    cycles = end.cycle + round((layers - simulated) * block)
     seconds = cycles / (config.clock_ghz * 1e9)
+    energy = _energy(config, end, window, layers - simulated)
     tokens = len(requests.context_tokens)
     stages: dict[str, int] = {}
     for name, start, stop in seen.stages:
@@ -280,16 +283,43 @@ def _result(
             name: round((last.counters.commands[name] - count) / periods)
             for name, count in first.counters.commands.items()
         },
+        energy_joules=energy,
+        average_power_w=sum(energy.values()) / seconds if energy else None,
+        memory_power_w_per_channel=_memory_power(energy, seconds, config.memory.organization.channels),
         block_cycles=round(block),
         stages=stages,
         interleaving=interleaving,
         layers=layers,
         simulated_layers=simulated,
-        simulated_cycles=end,
+        simulated_cycles=end.cycle,
         mean_context_tokens=float(np.mean(requests.context_tokens)),
         config_hash=config_hash(config),
         observations=seen,
     )
+
+
+def _energy(config: Config, end: Snapshot, window: Window, further_layers: int) -> dict[str, float]:
+    """Energy by cause, J: of what was simulated, and of ``further_layers`` times a layer of the window. Nothing without ``power``."""
+    if config.memory.power is None:
+        return {}
+    whole, first, last = (_snapshot_energy(config, snapshot) for snapshot in (end, window.first, window.last))
+    scale = further_layers / window.layers
+    return {cause: joules + scale * (last[cause] - first[cause]) for cause, joules in whole.items()}
+
+
+def _snapshot_energy(config: Config, at: Snapshot) -> dict[str, float]:
+    memory = config.memory
+    memory_cycles = at.cycle * memory.organization.clock_ghz / config.clock_ghz
+    dma_bytes = (at.counters.reads + at.counters.writes) * memory.organization.burst_bytes
+    spent = npu_energy_joules(config.npu, macs=at.npu_macs, vector_cycles=at.vector_cycles, dma_bytes=dma_bytes)
+    return memory_energy_joules(memory, at.counters, memory_cycles) | spent
+
+
+def _memory_power(energy: Mapping[str, float], seconds: float, channels: int) -> float | None:
+    """Average power of one channel, W: everything but the NPU."""
+    if not energy:
+        return None
+    return sum(joules for cause, joules in energy.items() if not cause.startswith("npu_")) / seconds / channels
 
 
 def _utilization(config: Config, first: Snapshot, last: Snapshot) -> dict[str, float]:

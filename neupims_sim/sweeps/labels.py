@@ -26,6 +26,8 @@ _METRICS = {
     "block_cycles": Label("Block time", "1000 cycles", 1e-3, 1),
     "seconds": Label("Time", "ms", 1e3, 3),
     "batch_size": Label("Batch size"),
+    "average_power_w": Label("Average power", "W", 1, 1),
+    "memory_power_w_per_channel": Label("Memory power per channel", "mW", 1e3, 0),
     "traffic_bytes.read": Label("Read", "GB", 1e-9, 3),
     "traffic_bytes.write": Label("Written", "GB", 1e-9, 3),
     "traffic_bytes.pim_internal": Label("Read inside PIM", "GB", 1e-9, 3),
@@ -40,6 +42,8 @@ def metric_label(metric: str) -> Label:
         return _METRICS[metric]
     if metric.startswith("stages."):
         return Label(f"Stage {metric.split('.')[1]}", "1000 cycles", 1e-3, 1)
+    if metric.startswith("energy_joules."):
+        return Label(f"Energy {metric.split('.')[1].replace('_', ' ')}", "mJ", 1e3, 2)
     if metric.startswith("commands."):
         return Label(f"{metric.split('.')[1]} commands")
     return Label(metric, decimals=3)
