@@ -202,7 +202,7 @@ def test_off_is_a_word_and_not_false() -> None:
         ("scheduling.interleavin=off", ["--set: scheduling.interleavin='off'", "unknown key", "mean interleaving?"]),
         ("modle.layers=2", ["--set: modle=", "unknown key", "mean model?"]),
         ("model=gpt3-7", ["--set: model='gpt3-7'", "configs/models", "mean gpt3-7b?"]),
-        ("memory.base=hbm", ["--set: memory='hbm'", "configs/memory", "mean hbm2?"]),
+        ("memory.base=hbm2_pim_dul", ["--set: memory='hbm2_pim_dul'", "configs/memory", "mean hbm2_pim_dual?"]),
         ("preset=asplos", ["--set: preset='asplos'", "mean asplos24?"]),
         ("model.layers=0", ["--set: model.layers=0", "greater than 0"]),
         ("model.layers=many", ["--set: model.layers='many'", "valid integer"]),
@@ -414,3 +414,65 @@ def test_merge_keeps_everything_above_and_loses_nothing_below_without_need(
     assert merged.keys() == below.keys() | above.keys()
     assert merge(below, {}) == below
     assert merge({}, above) == above
+
+
+# --- timings of a memory table ---
+
+
+@pytest.mark.parametrize(
+    ("written", "clock_ghz", "cycles"),
+    [
+        ("14 ns", 1.0, 14),
+        ("13.75 ns", 1.2, 17),  # 16.5: rounded up
+        ("3.9 us", 1.0, 3900),
+        ("14 ns", 0.5, 7),
+        ("tRAS + tRP", 1.0, 48),
+        ("max(4, burst)", 1.0, 4),
+        ("2 * tRCD - 1", 1.0, 27),
+        (30, 1.0, 30),
+    ],
+)
+def test_timings_are_cycles_times_or_expressions(written: object, clock_ghz: float, cycles: int) -> None:
+    memory = load_memory("hbm2", overrides={"timing.tFAW": written, "organization.clock_ghz": clock_ghz})
+    assert memory.timing["tFAW"] == cycles
+
+
+def test_derived_timings_follow_what_they_are_derived_from() -> None:
+    memory = load_memory("hbm2", overrides={"timing.tRRD_L": "tRRD_S + 2", "timing.tRRD_S": "tCCD_L + 1"})
+    assert (memory.timing["tRRD_S"], memory.timing["tRRD_L"]) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("timing", "message"),
+    [
+        ({"tRP": "tRAS", "tRAS": "tRP + 1"}, "goes in a circle: tRP -> tRAS -> tRP"),
+        ({"tRP": "tRP"}, "goes in a circle: tRP -> tRP"),
+        ({"tRP": "tRCX"}, "unknown timing 'tRCX'; .*did you mean tR"),
+        ({"tRP": "tRCD - 99"}, "timing.tRP=-85: must be greater than or equal to 0"),
+        ({"tRP": -1}, "timing.tRP=-1: must be greater than or equal to 0"),
+        ({"tRP": 13.5}, "timing.tRP=13.5: must be a valid integer"),
+        ({"tRP": "13 cycles"}, "timing.tRP: '13 cycles' is not an expression"),
+        ({"tRP": "open('x')"}, "is not an expression of timing parameters"),
+        ({"tRP": "tRCD ** 2"}, "is not an expression of timing parameters"),
+        ({"tRP": "tRCD // 0"}, "is not an expression of timing parameters"),
+    ],
+)
+def test_a_bad_timing_is_one_clear_line(timing: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load_memory("hbm2", overrides={f"timing.{name}": value for name, value in timing.items()})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_speed_grade_applies_between_its_file_and_what_builds_on_it(tmp_path: Path) -> None:
+    (tmp_path / "part.yaml").write_text(
+        "base: hbm2\nname: part\nspeed: slow\ntiming: {tRP: 11}\n"
+        "speeds:\n  slow: {timing: {CL: 20}}\n  fast: {organization: {clock_ghz: 2.0}, timing: {CL: 9, tRP: 9, tRCD: 9}}\n"
+    )
+    (tmp_path / "built.yaml").write_text("base: part.yaml\nname: built\nspeed: fast\ntiming: {tRCD: 5}\n")
+    slow, fast = load_memory(tmp_path / "part.yaml"), load_memory(tmp_path / "built.yaml")
+    assert (slow.timing["CL"], slow.timing["tRP"], slow.organization.clock_ghz) == (20, 11, 1.0)
+    assert (fast.timing["CL"], fast.timing["tRP"], fast.timing["tRCD"], fast.organization.clock_ghz) == (9, 9, 5, 2.0)
+    chosen = load_memory(tmp_path / "part.yaml", overrides={"speed": "fast", "timing.CL": 8})
+    assert (chosen.timing["CL"], chosen.timing["tRP"]) == (8, 9)
+    with pytest.raises(InputError, match="speed='fats': no such speed grade; .*did you mean fast"):
+        load_memory(tmp_path / "part.yaml", overrides={"speed": "fats"})

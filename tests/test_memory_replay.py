@@ -235,7 +235,7 @@ def test_replay_reads_a_memory_of_the_user(capsys: Captured, trace: Path, tmp_pa
     ("arguments", "message"),
     [
         (["hbm2"], "nothing to replay"),
-        (["hbm3", "TRACE"], "no such file in configs/memory"),
+        (["hbm9", "TRACE"], "no such file in configs/memory"),
         (["hbm2", "nothing.trace"], "nothing.trace: the trace cannot be read"),
         (["hbm2", "TRACE", "--pim", "PROGRAM"], "has no PIM"),
         (["hbm2_pim_dual", "--pim", "nothing.pim"], "no such PIM program file"),
