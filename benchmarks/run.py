@@ -10,9 +10,11 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +28,25 @@ REPEATS = 7
 MIB = 1 << 20
 
 
-def replay(burst: np.ndarray) -> float:
-    """Reads of one channel of HBM2 per second."""
-    spec = resolve(load_memory("hbm2", "physical", {"organization.channels": 1}))
+def replay(burst: np.ndarray, channels: int = 1) -> float:
+    """Reads of HBM2 per second."""
+    spec = resolve(load_memory("hbm2", "physical", {"organization.channels": channels}))
     zero = np.zeros(len(burst), dtype=np.int64)
     return len(burst) / replay_requests(spec, Requests(burst.astype(np.int64) * 64, zero, zero)).wall_seconds
+
+
+def peak_megabytes(reads: int) -> float:
+    """Resident memory, at its largest, of a process that replays so many reads, given in parts."""
+    spec = resolve(load_memory("hbm2", "physical", {"organization.channels": 32}))
+
+    def parts(size: int = 1 << 18) -> Iterator[Requests]:
+        for begin in range(0, reads, size):
+            burst = np.arange(begin, min(begin + size, reads))
+            zero = np.zeros_like(burst)
+            yield Requests(burst * 64, zero, zero)
+
+    replay_requests(spec, parts())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def device(preset: str, *, transfers: bool, programs: bool) -> float:
@@ -56,6 +72,7 @@ def device(preset: str, *, transfers: bool, programs: bool) -> float:
 
 CASES: dict[str, tuple[str, Callable[[], float]]] = {
     "replay sequential": ("reads/s", lambda: replay(np.arange(1_000_000))),
+    "replay sequential, 32 channels": ("reads/s", lambda: replay(np.arange(4_000_000), 32)),
     "replay random": ("reads/s", lambda: replay(np.random.default_rng(0).integers(0, 1 << 24, 500_000))),
     "replay same-bank conflicts": ("reads/s", lambda: replay(np.arange(200_000) * 512 % (1 << 24))),
     "32 channels, transfers": ("commands/s", lambda: device("asplos24", transfers=True, programs=False)),
@@ -90,6 +107,8 @@ def main() -> None:
         spread = (max(rates) - min(rates)) / medians[name]
         ratio = f"{medians[name] / baseline['medians'][name]:8.2f}" if name in baseline["medians"] else ""
         print(f"{name:30s}{medians[name] / 1e6:7.2f} M{unit:10s}{spread:6.0%}{ratio}", flush=True)
+    with get_context("spawn").Pool(1) as fresh:
+        print(f"{'peak memory, 10 M reads':30s}{fresh.apply(peak_megabytes, (10_000_000,)):7.0f} MB")
     if save:
         rounded = {name: round(median) for name, median in medians.items()}
         BASELINE.write_text(json.dumps({"machine": machine(), "medians": rounded}, indent=2) + "\n")

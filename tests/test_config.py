@@ -474,5 +474,5 @@ def test_a_speed_grade_applies_between_its_file_and_what_builds_on_it(tmp_path: 
     assert (fast.timing["CL"], fast.timing["tRP"], fast.timing["tRCD"], fast.organization.clock_ghz) == (9, 9, 5, 2.0)
     chosen = load_memory(tmp_path / "part.yaml", overrides={"speed": "fast", "timing.CL": 8})
     assert (chosen.timing["CL"], chosen.timing["tRP"]) == (8, 9)
-    with pytest.raises(InputError, match="speed='fats': no such speed grade; .*did you mean fast"):
+    with pytest.raises(InputError, match=r"speed='fats': no such speed grade; .*did you mean fast"):
         load_memory(tmp_path / "part.yaml", overrides={"speed": "fats"})

@@ -16,7 +16,7 @@ from neupims_sim.config.loader import load_memory
 from neupims_sim.errors import InputError
 from neupims_sim.validation import Validation, channel, comparison, read_golden, systems, to_json, to_markdown
 from neupims_sim.validation.comparison import BlockComparison, Comparison, PimComparison
-from neupims_sim.validation.systems import DemoPoint
+from neupims_sim.validation.systems import DemoPoint, PowerPoint, power_points
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,20 @@ def found(pim: list[PimComparison]) -> Validation:
         for batch in (64, 256)
         for system, value in throughput.items()
     ]
+    power = [
+        PowerPoint(preset, system, 500.0, 20.0 if system == "neupims" else 25.0)
+        for preset in ("asplos24", "physical")
+        for system in throughput
+    ]
     return Validation(
-        comparison.compare_systolic(), comparison.compare_dram(), pim, None, demo, {64: 12.0 * 64, 256: 12.0 * 256}
+        systolic=comparison.compare_systolic(),
+        dram=comparison.compare_dram(),
+        pim=pim,
+        blocks=None,
+        demo=demo,
+        unthrottled={64: 12.0 * 64, 256: 12.0 * 256},
+        power=power,
+        published_power={"HBM": 400.0, "dual-row-buffer PIM": 625.0},
     )
 
 
@@ -110,6 +122,18 @@ def test_page_without_request_batches_says_so(found: Validation) -> None:
     assert "**Not run**" in page
     assert "**96 of 96 figures are equal.**" in page
     assert "published 2.50 at 256 requests" in page
+
+
+def test_page_compares_power_and_energy(found: Validation) -> None:
+    page = to_markdown(found)
+    assert "| `asplos24` | NeuPIMs | 625.0 | 500.0 | -20.00 % | 20.0 | -20.00 % |" in page
+    assert "| `physical` | NPU+PIM | 400.0 | 500.0 | +25.00 % | 25.0 | 0.00 % |" in page
+
+
+def test_power_is_that_of_the_memory_alone() -> None:
+    (point,) = power_points(["npu_only"], ["physical"], 4)
+    assert 0 < point.milliwatts_per_channel < 5000
+    assert point.millijoules_per_iteration > 0
 
 
 def test_page_with_request_batches_does_not_name_their_folder(found: Validation) -> None:

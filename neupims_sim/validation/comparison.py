@@ -21,11 +21,16 @@ from neupims_sim.validation.channel import (
 from neupims_sim.validation.golden import read_golden
 from neupims_sim.validation.systems import (
     DEMO,
+    POWER_BATCH,
+    PRESETS,
+    SYSTEMS,
     DemoPoint,
     OnProgress,
+    PowerPoint,
     block_cycles,
     check_requests,
     demo_points,
+    power_points,
     unthrottled_throughput,
 )
 
@@ -72,6 +77,9 @@ class Validation:
     demo: list[DemoPoint]
     unthrottled: dict[int, float]
     """NPU+PIM under asplos24 without its limit on PIM commands: 1000 tokens/s by batch size."""
+    power: list[PowerPoint]
+    published_power: dict[str, float]
+    """mW of a channel by kind of memory."""
 
 
 def count_steps(requests: Path | None) -> int:
@@ -79,7 +87,7 @@ def count_steps(requests: Path | None) -> int:
     points = expand(read_sweep(DEMO), DEMO)
     blocks = 2 * len(read_golden("block_cycles")) if requests is not None else 0
     channels = len(read_golden("dram_channel_cycles")) + len(read_golden("pim_channel_cycles"))
-    return 1 + channels + blocks + len(points) + len(demo_batches())
+    return 2 + channels + blocks + len(points) + len(demo_batches())
 
 
 def validate(
@@ -109,6 +117,8 @@ def validate(
         blocks=None if requests is None else compare_blocks(blocks, requests, on_progress),
         demo=demo_points(read_golden("fig12_gpt3_7b_sharegpt"), workers, on_progress),
         unthrottled=_unthrottled(on_progress),
+        power=_power(on_progress),
+        published_power={row["memory"]: float(row["milliwatts_per_channel"]) for row in read_golden("memory_power")},
     )
 
 
@@ -197,6 +207,12 @@ def _unthrottled(on_progress: OnProgress) -> dict[int, float]:
     for size in demo_batches():
         found[size] = unthrottled_throughput(size)
         on_progress(f"demo: NPU+PIM without its limit on PIM commands, batch size {size}")
+    return found
+
+
+def _power(on_progress: OnProgress) -> list[PowerPoint]:
+    found = power_points(SYSTEMS, PRESETS, POWER_BATCH)
+    on_progress("power of the memory")
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -14,6 +14,11 @@ from neupims_sim.sweeps import Progress, load_results, sweep
 
 DEMO = "quickstart"
 """The sweep of ``make demo``."""
+
+SYSTEMS = ("npu_only", "npu_pim", "neupims")
+PRESETS = ("asplos24", "physical")
+POWER_BATCH = 256
+"""Requests of the batch whose power is compared."""
 
 OnProgress = Callable[[str], None]
 """Called after every step of a long comparison with what was done."""
@@ -80,6 +85,28 @@ def demo_points(bars: list[dict[str, str]], workers: int | None, on_progress: On
         )
         for row in table.to_dict("records")
     ]
+
+
+class PowerPoint(NamedTuple):
+    """The memory of one simulated system."""
+
+    preset: str
+    system: str
+    milliwatts_per_channel: float
+    millijoules_per_iteration: float
+    """Of the whole memory of one device."""
+
+
+def power_points(systems: Sequence[str], presets: Sequence[str], batch_size: int) -> list[PowerPoint]:
+    """Power and energy of the memory in a decode iteration of GPT3-7B on ShareGPT."""
+    found = []
+    for preset in presets:
+        for system in systems:
+            settings = {"preset": preset, "model": "gpt3-7b", "workload": "sharegpt", "workload.batch_size": batch_size}
+            result = simulate(load_config(system, settings))
+            joules = sum(each for cause, each in result.energy_joules.items() if not cause.startswith("npu_"))
+            found.append(PowerPoint(preset, system, 1e3 * (result.memory_power_w_per_channel or 0), 1e3 * joules))
+    return found
 
 
 def unthrottled_throughput(batch_size: int) -> float:
