@@ -451,7 +451,7 @@ def test_derived_timings_follow_what_they_are_derived_from() -> None:
         ({"tRP": "tRCD - 99"}, "timing.tRP=-85: must be greater than or equal to 0"),
         ({"tRP": -1}, "timing.tRP=-1: must be greater than or equal to 0"),
         ({"tRP": 13.5}, "timing.tRP=13.5: must be a valid integer"),
-        ({"tRP": "13 cycles"}, "timing.tRP: '13 cycles' is not an expression"),
+        ({"tRP": "13 cycles"}, "timing.tRP='13 cycles': '13 cycles' is not an expression"),
         ({"tRP": "open('x')"}, "is not an expression of timing parameters"),
         ({"tRP": "tRCD ** 2"}, "is not an expression of timing parameters"),
         ({"tRP": "tRCD // 0"}, "is not an expression of timing parameters"),

@@ -38,7 +38,6 @@ from neupims_sim.memory.legality import (
     check_commands,
     check_refresh,
     latency_cycles,
-    rule_text,
 )
 from neupims_sim.memory.program import GWRITE, TILE
 from neupims_sim.memory.spec import COMMANDS, resolve
@@ -270,7 +269,7 @@ def test_every_row_of_the_table_is_checked_to_the_cycle(name: str, preset: str, 
     config = memory(name, preset, row_buffers)
     active = active_constraints(config, preset)
     for constraint, previous, following in pairs(config):
-        text = rule_text(constraint)
+        text = constraint.text
         bank = distance_within(config, "channel" if constraint.scope == "other_ranks" else constraint.scope)
         latency = latency_cycles(config, constraint.latency, DOTS)
         if latency < constraint.window:
@@ -291,14 +290,14 @@ def test_no_row_of_the_table_binds_outside_its_scope(name: str, preset: str, row
         if constraint.scope == "other_ranks":
             bank = distance_within(config, "rank")
         else:
-            whole = {"PIM_ACT": "bank_group", "REF": "rank", "GEMV": "channel", "HEADER": "channel"}
+            whole = {"PIM_ACT": "bank_group", "REF": "rank", "PREA": "rank", "GEMV": "channel", "HEADER": "channel"}
             scopes = [constraint.scope, whole.get(previous, "bank"), whole.get(following, "bank")]
             coarsest = max(LEVELS.index(scope) for scope in scopes)
             if coarsest >= LEVELS.index("rank") + (config.organization.ranks > 1):
                 continue  # nothing is outside
             bank = distance_within(config, LEVELS[coarsest + 1])
         window = constraint.window
-        text = rule_text(constraint)
+        text = constraint.text
         assert text not in broken_rules(config, planted(previous, window, following, bank, window), preset)
 
 

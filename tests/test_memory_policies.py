@@ -196,6 +196,17 @@ def test_no_refresh_comes_for_free() -> None:
         resolve(config.model_copy(update={"constraints": rows}))
 
 
+@pytest.mark.parametrize(
+    ("buffers", "command"),
+    [("dual", "PIM_PRE"), ("dual", "GEMV"), ("single", "PRE"), ("single", "GEMV")],
+)
+def test_no_pim_command_comes_for_free(buffers: str, command: str) -> None:
+    config = load_memory("hbm2_pim_dual", overrides={"row_buffers": buffers})
+    rows = tuple(row for row in config.constraints if not ("PIM_ACT" in row.previous and command in row.next))
+    with pytest.raises(InputError, match=f"row_buffers='{buffers}' needs a row from PIM_ACT to {command}"):
+        resolve(config.model_copy(update={"constraints": rows}))
+
+
 @pytest.mark.parametrize(("precharge_all", "single", "together"), [(False, 3, 0), (True, 0, 1)])
 def test_prea_closes_all_rows_of_a_rank_at_once(precharge_all: bool, single: int, together: int) -> None:
     config = table(refresh="all_bank", precharge_all=precharge_all)

@@ -60,7 +60,7 @@ def test_a_trace_is_an_address_a_kind_and_a_cycle_per_line(tmp_path: Path) -> No
         "40 READ 0",
         "0x40READ 0",
         "0x40 READ0",
-        "0x40 read 0",
+        "0x40 Read 0",
         "0x40 READER 0",
         "0x40 ACT 0",
         "0x READ 0",
@@ -219,7 +219,7 @@ def test_replay_takes_the_assumptions_of_a_preset(capsys: Captured, program: Pat
 def test_replay_writes_every_command(capsys: Captured, trace: Path, tmp_path: Path) -> None:
     _, out, _ = run(capsys, "replay", "hbm2", trace, "--json", "--commands", tmp_path / "c.csv")
     table = pd.read_csv(tmp_path / "c.csv")
-    assert list(table.columns) == ["cycle", "channel", "command", "bank", "row", "column", "tag"]
+    assert list(table.columns) == ["cycle", "command", "channel", "rank", "bank_group", "bank", "row", "column"]
     assert table["cycle"].is_monotonic_increasing
     counts = {name: count for name, count in json.loads(out)["commands"].items() if count}
     assert table["command"].value_counts().to_dict() == counts
@@ -272,6 +272,12 @@ def test_list_names_every_memory(capsys: Captured) -> None:
         "file": "configs/memory/hbm2_pim_dual.yaml",
     }
     assert "hbm2_pim_blocked" in run(capsys, "list")[1]
+
+
+def test_the_words_of_dramsim3_are_read_too(tmp_path: Path) -> None:
+    words = ["READ", "read", "P_MEM_RD", "P_FETCH", "WRITE", "write", "P_MEM_WR", "BOFF"]
+    requests = read_requests(write(tmp_path / "t.trace", "".join(f"0x40 {word} 0\n" for word in words)))
+    assert requests.kind.tolist() == [READ] * 4 + [WRITE] * 4
 
 
 # --- traces in parts ---

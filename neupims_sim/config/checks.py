@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from neupims_sim.config.expressions import ExpressionError, expression_names
+from neupims_sim.config.files import available
+from neupims_sim.config.memory import COMMANDS, MemoryConfig
 from neupims_sim.config.schema import Config
-from neupims_sim.errors import InputError
+from neupims_sim.errors import InputError, suggestion
 
 
 def check_config(config: Config) -> None:
@@ -15,8 +18,9 @@ def check_config(config: Config) -> None:
         raise InputError(message)
 
 
-def violations(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+def violations(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """What is wrong: the key path to blame, and a message that starts with it."""
+    yield from table_violations(config.memory)
     model, workload, parallel = config.model, config.workload, config.parallel
 
     for size, key in (
@@ -66,6 +70,35 @@ def violations(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             f"scheduling.interleaving={config.scheduling.interleaving!r} needs attention_on='pim'; "
             "allowed with attention_on='npu': off, auto",
         )
+
+
+def table_violations(memory: MemoryConfig) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """What the timing rows of a memory table name that does not exist: commands, tags, timing parameters."""
+    tags = [*available("presets"), "none", "single", "dual"]
+    timings = [*memory.timing, "burst", "dots"]
+    for name in memory.command_cycles:
+        if name not in COMMANDS:
+            yield (
+                ("memory", "command_cycles", name),
+                f"command_cycles: unknown command {name!r}; {suggestion(name, COMMANDS)}",
+            )
+    for index, row in enumerate(memory.constraints):
+        for name in (*row.previous, *row.next):
+            if name not in COMMANDS:
+                problem = f"unknown command {name!r}; {suggestion(name, COMMANDS)}"
+                yield ("memory", "constraints", index), f"constraints: {row.text}: {problem}"
+        for tag in row.when:
+            if tag not in tags:
+                problem = f"when: unknown tag {tag!r}; {suggestion(tag, tags)}"
+                yield ("memory", "constraints", index), f"constraints: {row.text}: {problem}"
+        try:
+            unknown = [name for name in expression_names(row.latency) if name not in timings]
+        except ExpressionError as error:
+            yield ("memory", "constraints", index), f"constraints: {row.text}: latency {error}"
+            continue
+        for name in unknown:
+            problem = f"unknown timing {name!r}; {suggestion(name, timings)}"
+            yield ("memory", "constraints", index), f"constraints: {row.text}: {problem}"
 
 
 def _divisors(number: int) -> str:

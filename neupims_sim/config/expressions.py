@@ -41,3 +41,15 @@ def evaluate(text: str, lookup: Callable[[str], int]) -> int:
     except (SyntaxError, ValueError):
         raise ExpressionError(f"{text!r} is not an expression") from None
     return value(tree.body)
+
+
+def expression_names(text: str) -> list[str]:
+    """The names that an expression refers to, in order; raises ExpressionError as :func:`evaluate` does."""
+    names: list[str] = []
+
+    def lookup(name: str) -> int:
+        names.append(name)
+        return 1
+
+    evaluate(text, lookup)
+    return names

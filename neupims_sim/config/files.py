@@ -1,12 +1,18 @@
 """Where configuration files lie, how a name finds one, and how YAML is read.
 
-A configuration root is ``./configs`` (if it exists) or the ``configs`` folder beside the package; the first wins.
+A configuration root is a folder with a folder per kind of file (``memory``, ``systems``, ...): ``./configs`` (if it exists), the
+``configs`` folder beside the package, and what installed packages offer under the entry-point group
+``neupims_sim.configs`` (its value is the dotted name of a package folder). The first wins.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +20,9 @@ import yaml
 
 import neupims_sim
 from neupims_sim.errors import InputError, suggestion
+
+PLUGIN_GROUP = "neupims_sim.configs"
+"""Entry points that name a configuration root within an installed package."""
 
 _BOOL_TAG = "tag:yaml.org,2002:bool"
 
@@ -40,8 +49,31 @@ _Loader.add_implicit_resolver(_BOOL_TAG, re.compile(r"^(?:true|True|TRUE|false|F
 
 def roots() -> list[Path]:
     """Configuration roots that exist, the one that wins first."""
-    candidates = (Path.cwd() / "configs", Path(neupims_sim.__file__).resolve().parents[1] / "configs")
-    return list(dict.fromkeys(root.resolve() for root in candidates if root.is_dir()))
+    own = (Path.cwd() / "configs", Path(neupims_sim.__file__).resolve().parents[1] / "configs")
+    found = [root.resolve() for root in own if root.is_dir()]
+    return list(dict.fromkeys([*found, *_plugin_roots(tuple(sys.path))]))
+
+
+@cache
+def _plugin_roots(search_path: tuple[str, ...]) -> tuple[Path, ...]:
+    """The roots of installed packages, in order of the entry points' names. ``search_path`` is where these are looked for."""
+    entries = entry_points(group=PLUGIN_GROUP)
+    return tuple(_plugin_root(entry) for entry in sorted(entries, key=lambda entry: entry.name))
+
+
+def _plugin_root(entry: EntryPoint) -> Path:
+    """The folder that an entry point names, found without importing anything of the package."""
+    package, *folders = entry.value.split(".")
+    spec = find_spec(package)
+    for location in (spec and spec.submodule_search_locations) or ():
+        root = Path(location, *folders)
+        if root.is_dir():
+            return root.resolve()
+    owner = f"package {entry.dist.name}" if entry.dist else "an installed package"
+    raise InputError(
+        f"{owner}: entry point {entry.name!r} in group {PLUGIN_GROUP}: no folder {entry.value!r}; "
+        "it must be the dotted name of a folder within the package"
+    )
 
 
 def library_folder(path: Path) -> str | None:

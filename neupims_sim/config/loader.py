@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from neupims_sim.config.checks import violations
+from neupims_sim.config.checks import table_violations, violations
 from neupims_sim.config.explain import explain
 from neupims_sim.config.files import (
     available,
@@ -35,7 +35,7 @@ from neupims_sim.config.files import (
     parse_overrides,
     read_yaml,
 )
-from neupims_sim.config.memory import MemoryConfig
+from neupims_sim.config.memory import MemoryConfig, TimingError
 from neupims_sim.config.schema import Config, ModelConfig, NpuConfig, WorkloadConfig
 from neupims_sim.errors import InputError, suggestion
 
@@ -90,10 +90,7 @@ def load_config(path_or_stem: str | Path, overrides: Sequence[str] | Mapping[str
     layers.append(_located_requests(layers))
 
     config = _validated(Config, _merged(layers), layers, label(path))
-    problems = list(violations(config))
-    if problems:
-        key, message = problems[0]
-        raise InputError(f"{_origin(layers, key, label(path)).source}: {message}{_more(len(problems) - 1)}")
+    _refuse(violations(config), layers, label(path))
     return config
 
 
@@ -117,7 +114,10 @@ def load_section(
     for layer in _override_layers(overrides):
         layers.append(replace(layer, tree={section: layer.tree}, depth=1))
     layers = _resolve_section(layers, section, preset, default_name=name)
-    return _validated(_SECTION_SCHEMAS[section], _merged(layers)[section], layers, name, (section,))
+    loaded = _validated(_SECTION_SCHEMAS[section], _merged(layers)[section], layers, name, (section,))
+    if isinstance(loaded, MemoryConfig):
+        _refuse(table_violations(loaded), layers, name)
+    return loaded
 
 
 def load_memory(
@@ -454,12 +454,23 @@ def _validated(
     except ValidationError as error:
         problems = error.errors(include_url=False)
     first = problems[0]
-    keys = (*prefix, *first["loc"])
+    keys, cause = (*prefix, *first["loc"]), first.get("ctx", {}).get("error")
+    if isinstance(cause, TimingError):
+        keys, message = (*keys, *cause.keys), str(cause)
+    else:
+        message = explain(schema, first, prefix)
     origin = _origin(layers, keys, source, missing=first["type"] == "missing")
-    message = explain(schema, first, prefix)
     raise InputError(
         f"{origin.source}: {(_dotted(keys[origin.depth :]) + message).lstrip('.: ')}{_more(len(problems) - 1)}"
     )
+
+
+def _refuse(violations: Iterable[tuple[tuple[str | int, ...], str]], layers: Sequence[Layer], source: str) -> None:
+    """Raise InputError with the first of the violations (key path, message), if there are any."""
+    problems = list(violations)
+    if problems:
+        keys, message = problems[0]
+        raise InputError(f"{_origin(layers, keys, source).source}: {message}{_more(len(problems) - 1)}")
 
 
 def _origin(layers: Sequence[Layer], keys: Sequence[str | int], source: str, missing: bool = False) -> Layer:

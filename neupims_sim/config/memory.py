@@ -18,6 +18,9 @@ from neupims_sim.errors import suggestion
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
+COMMANDS = ("ACT", "PRE", "RD", "WR", "REF", "GWRITE", "HEADER", "PIM_ACT", "PIM_PRE", "GEMV", "REFPB", "PREA")
+"""The vocabulary of tables: commands by what they do to the row buffers (``docs/architecture.md``)."""
+
 Scope = Literal["bank", "bank_group", "rank", "other_ranks", "pseudo_channel", "channel"]
 
 
@@ -134,6 +137,14 @@ class Constraint(_Section):
     window: PositiveInt = 1
     when: tuple[str, ...] = ()
     source: str = ""
+
+    @property
+    def text(self) -> str:
+        """The row as the table writes it."""
+        row = [self.scope, " ".join(self.previous), " ".join(self.next), self.latency]
+        options = [f"window: {self.window}"] if self.window > 1 else []
+        options += [f"when: [{', '.join(self.when)}]"] if self.when else []
+        return f"[{', '.join(row)}{', {' + ', '.join(options) + '}' if options else ''}]"
 
     @model_validator(mode="before")
     @classmethod
@@ -292,9 +303,17 @@ class MemoryConfig(_Section):
             sizes = (
                 organization if isinstance(organization, Organization) else Organization.model_validate(organization)
             )
-        except ValueError:
-            return tree
+        except ValueError:  # what is wrong there is for that field to say; without a clock there are no cycles
+            return tree | {"timing": {name: value for name, value in written.items() if not isinstance(value, str)}}
         return tree | {"timing": {name: _cycles(name, written, sizes, ()) for name in written}}
+
+
+class TimingError(ValueError):
+    """A timing parameter that has no value in cycles."""
+
+    def __init__(self, name: str, value: Any, problem: str) -> None:
+        super().__init__(f"={value!r}: {problem}")
+        self.keys = ("timing", name)
 
 
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ns|us)")
@@ -305,12 +324,10 @@ def _cycles(name: str, written: Mapping[str, Any], organization: Organization, u
     if name == "burst":
         return organization.burst_cycles
     if name not in written:
-        raise ValueError(
-            f"timing.{using[-1]}={written[using[-1]]!r}: unknown timing {name!r}; {suggestion(name, written)}"
-        )
+        raise TimingError(using[-1], written[using[-1]], f"unknown timing {name!r}; {suggestion(name, written)}")
     if name in using:
         circle = " -> ".join((*using[using.index(name) :], name))
-        raise ValueError(f"timing.{name}={written[name]!r}: goes in a circle: {circle}")
+        raise TimingError(name, written[name], f"goes in a circle: {circle}")
     value = written[name]
     if not isinstance(value, str):
         return value
@@ -320,4 +337,4 @@ def _cycles(name: str, written: Mapping[str, Any], organization: Organization, u
     try:
         return evaluate(value, lambda other: _cycles(other, written, organization, (*using, name)))
     except ExpressionError as error:
-        raise ValueError(f"timing.{name}: {error}") from None
+        raise TimingError(name, value, str(error)) from None

@@ -48,7 +48,7 @@ class Counters:
     reads: int
     writes: int
     read_latency_sum: int
-    """Cycles from acceptance to return, summed over reads."""
+    """Cycles from acceptance to return, summed over reads; until now for those that wait to be issued."""
     dot_products: int
     """Dot-product slots executed (each in every bank)."""
     result_reads: int
@@ -418,11 +418,14 @@ class CommandDevice:
         since = channels["pim_busy_since"]
         busy = channels["st_pim_busy"].sum() + np.maximum(0, self.time - since[since < en.NEVER]).sum()
         counts = channels["counts"].sum(axis=0)
+        waiting = channels["st_reads"].sum() - counts[COMMANDS.index("RD")]
         return Counters(
             commands={name: int(count) for name, count in zip(COMMANDS, counts, strict=True)},
             reads=int(counts[COMMANDS.index("RD")]),
             writes=int(counts[COMMANDS.index("WR")]),
-            read_latency_sum=int(channels["st_return_sum"].sum() - channels["st_accept_sum"].sum()),
+            read_latency_sum=int(
+                channels["st_return_sum"].sum() - channels["st_accept_sum"].sum() + waiting * self.time
+            ),
             dot_products=int(channels["st_dots"].sum()),
             result_reads=int(channels["st_results"].sum()),
             tiles=int(channels["st_tiles"].sum()),

@@ -149,7 +149,8 @@ CHANNEL = _record(
     ("accepted",),  # bursts accepted so far
     ("transaction_runs", 2), ("transaction_bursts", 2),
     ("source_head", 3), ("source_tail", 3),
-    ("st_accept_sum",), ("st_return_sum",),  # sums of acceptance and return cycles of reads
+    ("st_reads",),  # reads accepted
+    ("st_accept_sum",), ("st_return_sum",),  # sums of acceptance and return cycles of reads, the second of those issued
     ("st_dots",), ("st_results",), ("st_tiles",), ("st_pim_busy",), ("st_last_memory",), ("st_last_pim",),
     ("counts", N_COMMANDS),
     ("open_mask", 2),  # bit per bank with an open row
@@ -389,6 +390,7 @@ def accept(table: Any, ch: Any, device: Any, cycle: int, kind: int, local: int, 
     number = ch.accepted
     ch.accepted = number + 1
     if kind == READ:
+        ch.st_reads += 1
         ch.st_accept_sum += cycle
         ch.in_flight += 1
     elif table.posted_writes:

@@ -154,14 +154,6 @@ def check_refresh(memory: MemoryConfig, log: npt.NDArray[np.int64], until: int) 
     return RefreshReport(found, counts, postponement)
 
 
-def rule_text(constraint: Constraint) -> str:
-    """A constraint row as the table writes it: what :attr:`Violation.rule` says when the row is broken."""
-    row = [constraint.scope, " ".join(constraint.previous), " ".join(constraint.next), constraint.latency]
-    options = [f"window: {constraint.window}"] if constraint.window > 1 else []
-    options += [f"when: [{', '.join(constraint.when)}]"] if constraint.when else []
-    return f"[{', '.join(row)}{', {' + ', '.join(options) + '}' if options else ''}]"
-
-
 def active_constraints(memory: MemoryConfig, preset: str) -> list[Constraint]:
     """The constraint rows whose ``when`` tags all hold: the preset's name and the kind of row buffers."""
     return [row for row in memory.constraints if all(tag in (preset, memory.row_buffers) for tag in row.when)]
@@ -253,7 +245,7 @@ class _TimingRule:
 
     def __init__(self, memory: MemoryConfig, constraint: Constraint) -> None:
         self.memory, self.constraint = memory, constraint
-        self.text = rule_text(constraint)
+        self.text = constraint.text
         self.release: dict[int, deque[int]] = defaultdict(lambda: deque(maxlen=constraint.window))
         self.earliest: dict[int, int] = {}
         self.latency: dict[int, int] = {}

@@ -1,17 +1,20 @@
 """What the rest of the simulator sees of a memory: transfers and PIM programs in, SimPy events out.
 
-A model is a class registered under a name, found through the entry-point group ``neupims_sim.memory_models``, or named
-as ``package.module:Class``. :class:`CommandMemory` is the command-level engine; ``ideal`` is bandwidth and latency.
+A model is a class registered under a name, offered by an installed package under the entry-point group
+``neupims_sim.memory_models``, or named as ``package.module:Class``. :class:`CommandMemory` is the command-level engine;
+:class:`IdealMemory` is bandwidth and latency, and the one to read before writing another. docs/extending-memory.md walks through it.
 """
 
 from __future__ import annotations
 
+import copy
+import inspect
+import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import numpy as np
@@ -19,16 +22,22 @@ import numpy.typing as npt
 import simpy
 
 from neupims_sim.config.memory import MemoryConfig
-from neupims_sim.errors import InputError
-from neupims_sim.memory.device import CommandDevice, Counters
-from neupims_sim.memory.engine import MAX_ITEMS, NEVER, READ, WRITE
+from neupims_sim.errors import InputError, suggestion
+from neupims_sim.memory.device import LOG_FIELDS, CommandDevice, Counters
+from neupims_sim.memory.engine import MAX_ITEMS, READ
 from neupims_sim.memory.program import PimProgram
-from neupims_sim.memory.spec import resolve
+from neupims_sim.memory.spec import COMMANDS, resolve
 from neupims_sim.registry import Registry
 from neupims_sim.units import convert_cycles
 
 Int64Array = npt.NDArray[np.int64]
 SimEvent = simpy.events.Event
+
+PLUGIN_GROUP = "neupims_sim.memory_models"
+"""Entry points that name a memory model of an installed package."""
+
+ALONE_CYCLES = 100_000_000
+"""Memory cycles without any completion after which a memory for which nobody else has a date gives up."""
 
 
 class SimulationStalled(RuntimeError):
@@ -37,26 +46,45 @@ class SimulationStalled(RuntimeError):
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a memory offers."""
+    """What a memory offers: the rest of the simulator plans with it, and the conformance suite holds a model to it."""
 
     channels: int
+    """Channels that :meth:`MemoryModel.transfer_in_channel` and :meth:`MemoryModel.run_program` take, from 0."""
     capacity_bytes: int
+    """Addresses of :meth:`MemoryModel.transfer` are below this; a channel has an equal share of it."""
     peak_bytes_per_cycle: float
-    """All channels together, bytes per device cycle."""
+    """All channels together, bytes per *device* cycle. No transfers move faster than this, over any stretch of time."""
     pim: bool
+    """Whether :meth:`MemoryModel.run_program` works."""
     dual_row_buffers: bool
+    """Whether transfers go on while a PIM program runs on the same channel."""
 
 
 class MemoryModel(ABC):
-    """One memory system in a simulation.
+    """One memory system in a simulation. Subclass it to add your own.
+
+    A subclass implements :meth:`transfer`, and with PIM :meth:`transfer_in_channel` and :meth:`run_program`. They are called
+    while the simulation runs, at its present cycle, any number of times before the first event has fired: what waits for
+    what is the model's business. What the model does is counted by :meth:`count_bursts` and :meth:`count_program`.
+
+    Time. The simulation counts cycles of the *device clock* (``clock_ghz``). The table (``config.timing``) and the counters
+    are in cycles of the memory's own clock (``config.organization.clock_ghz``), and so should be everything in a model:
+    :attr:`cycle` is the present and :meth:`event_at` makes an event for a later cycle; they convert, rounding up.
+
+    Events. Every call returns an event of its own, which fires once, at least one device cycle later. Where that cycle is
+    not known yet, return ``self.env.event()`` and have a process of the model (``self.env.process``) succeed it. Nothing may
+    wait for ever: a run without completions is stopped after ``simulation.watchdog_cycles``.
+
+    Bytes. A memory moves whole bursts: all that a range of bytes touches. :meth:`bursts` counts them and refuses a range
+    that lies beyond the memory.
 
     Parameters
     ----------
     env: the simulation's clock, in device cycles.
-    config, preset: the memory table.
-    clock_ghz: device clock; a memory with another clock converts here.
+    config: the memory table, with the preset's values.
+    preset: name of the modelling assumptions (``physical`` is the default).
+    clock_ghz: device clock.
     log: whether to keep a command log, where the model has commands.
-    watchdog_cycles: a longer time without any completion, with work pending, is a stall.
     """
 
     def __init__(
@@ -67,70 +95,183 @@ class MemoryModel(ABC):
         preset: str = "physical",
         clock_ghz: float = 1.0,
         log: bool = False,
-        watchdog_cycles: int = 100_000_000,
     ) -> None:
         self.env = env
         self.config = config
         self.preset = preset
         self.clock_ghz = clock_ghz
-        self.watchdog_cycles = watchdog_cycles
+        self.log = log
+        self.totals = Counters(dict.fromkeys(COMMANDS, 0), 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this memory offers."""
+        """What this memory offers: what its table says, and PIM only where the class can :meth:`run_program`."""
         organization = self.config.organization
-        per_cycle = organization.burst_bytes / organization.burst_cycles * organization.channels
+        buses = organization.channels * organization.pseudo_channels
+        per_memory_cycle = organization.burst_bytes / organization.burst_cycles * buses
+        pim = self.config.row_buffers != "none" and type(self).run_program is not MemoryModel.run_program
         return Capabilities(
             channels=organization.channels,
             capacity_bytes=organization.capacity_bytes,
-            peak_bytes_per_cycle=per_cycle * organization.clock_ghz / self.clock_ghz,
-            pim=self.config.row_buffers != "none",
-            dual_row_buffers=self.config.row_buffers == "dual",
+            peak_bytes_per_cycle=per_memory_cycle * organization.clock_ghz / self.clock_ghz,
+            pim=pim,
+            dual_row_buffers=pim and self.config.row_buffers == "dual",
         )
 
     @abstractmethod
     def transfer(self, kind: int, address: int, size_bytes: int) -> SimEvent:
-        """Read (READ) or write (WRITE) a byte range; the event fires when its last burst is done."""
+        """Read (``READ``) or write (``WRITE``) a range of bytes; the event fires when its last burst is done.
+
+        Raises InputError for a range beyond the capacity (:meth:`bursts` does).
+        """
 
     def transfer_in_channel(self, kind: int, channel: int, address: int, size_bytes: int) -> SimEvent:
-        """The same within one channel: ``address`` counts the channel's own bytes."""
-        raise InputError(f"memory model {self.config.model!r} has no channels of its own")
+        """:meth:`transfer` within one channel: ``address`` counts the channel's own bytes. PIM operands are written so."""
+        raise InputError(f"memory {self.config.name!r} (model {self.config.model!r}) has no channels of its own")
 
     def run_program(self, channel: int, program: PimProgram, release: Int64Array | None = None) -> SimEvent:
         """Run a PIM program on a channel; the event fires when its last result has arrived.
 
-        ``release``: per operation, the device cycle before which it may not start.
-        """
-        raise InputError(f"memory {self.config.name!r} has no PIM")
+        ``release``: per operation, the *device* cycle before which it may not start.
 
-    @abstractmethod
+        Raises InputError where it cannot (:meth:`check_program` does).
+        """
+        raise InputError(f"memory {self.config.name!r} (model {self.config.model!r}) has no PIM")
+
     def counters(self) -> Counters:
-        """Totals so far."""
+        """Totals from the start to the present, as a new object each time.
+
+        ``reads`` and ``writes`` are bursts, ``commands`` counts what the model issues by name. When something is counted,
+        between the call and its event, is up to the model.
+        """
+        return copy.deepcopy(self.totals)
 
     def take_log(self) -> Int64Array:
-        """The command log (``device.LOG_FIELDS``), empty where the model has none."""
-        return np.zeros((0, 6), dtype=np.int64)
+        """The commands since the last call, [n, ``LOG_FIELDS``]; none where the model has no commands or keeps no log."""
+        return np.zeros((0, len(LOG_FIELDS)), dtype=np.int64)
+
+    # --- for subclasses ---
+
+    @property
+    def cycle(self) -> int:
+        """The present in cycles of the memory's clock: the first one that does not begin before the present device cycle."""
+        return self._memory_cycle(int(self.env.now))
+
+    def event_at(self, cycle: int) -> SimEvent:
+        """An event that fires at a cycle of the memory's clock (at the first device cycle at which that is over)."""
+        return self.env.timeout(self._device_cycle(cycle) - int(self.env.now))
+
+    def bursts(self, address: int, size_bytes: int, channel: int | None = None) -> int:
+        """Bursts that a range of bytes touches, of the memory or of one channel; raises InputError unless all of it exists."""
+        capacity, burst = self.capabilities.capacity_bytes, self.config.organization.burst_bytes
+        where = f"memory {self.config.name!r}"
+        if channel is not None:
+            channels = self.capabilities.channels
+            if not 0 <= channel < channels:
+                raise InputError(f"{where}: there is no channel {channel}; allowed: 0 to {channels - 1}")
+            capacity, where = capacity // channels, f"{where}, channel {channel}"
+        if size_bytes <= 0 or address < 0 or address + size_bytes > capacity:
+            raise InputError(
+                f"{where}: transfer of {size_bytes} B at address {address:#x} does not fit; "
+                f"allowed: 1 B or more within {capacity} B"
+            )
+        return -(-(address + size_bytes) // burst) - address // burst
+
+    def check_program(self, channel: int, program: PimProgram) -> None:
+        """Raise InputError unless a PIM program can run on a channel: there is PIM, the channel, something to do, and its rows."""
+        channels, rows = self.capabilities.channels, self.config.organization.rows
+        where = f"memory {self.config.name!r}: PIM program"
+        if not self.capabilities.pim:
+            raise InputError(f"memory {self.config.name!r} (model {self.config.model!r}) has no PIM")
+        if not 0 <= channel < channels:
+            raise InputError(f"{where} for channel {channel}; allowed: 0 to {channels - 1}")
+        if len(program) == 0:
+            raise InputError(f"{where} for channel {channel} is empty; it needs at least one operation")
+        wrong = [row for row in program.operations[:, 1].tolist() if not 0 <= row < rows]
+        if wrong:
+            raise InputError(f"{where} touches row {wrong[0]}; allowed: 0 to {rows - 1}")
+
+    def count_bursts(self, kind: int, bursts: int, latency_cycles: int) -> None:
+        """Count bursts read or written; each read took ``latency_cycles``, memory cycles from the call to its return."""
+        totals = self.totals
+        if kind == READ:
+            totals.reads += bursts
+            totals.read_latency_sum += bursts * latency_cycles
+            totals.commands["RD"] += bursts
+        else:
+            totals.writes += bursts
+            totals.commands["WR"] += bursts
+
+    def count_program(self, program: PimProgram, busy_cycles: int) -> None:
+        """Count a PIM program that occupied its channel for ``busy_cycles`` memory cycles."""
+        totals, results = self.totals, int(program.operations[:, 2].sum())
+        totals.tiles += program.tiles
+        totals.dot_products += program.dots
+        totals.result_reads += results
+        totals.pim_busy_cycles += busy_cycles
+        for command, count in (("GWRITE", program.gwrites), ("HEADER", program.tiles), ("GEMV", results)):
+            totals.commands[command] += count
+
+    def timing(self, name: str) -> int:
+        """A timing parameter of the table, memory cycles; raises InputError if the table lacks it."""
+        if name not in self.config.timing:
+            raise InputError(
+                f"memory {self.config.name!r}: timing.{name} is missing; model {self.config.model!r} needs it"
+            )
+        return self.config.timing[name]
+
+    def _memory_cycle(self, device_cycle: int) -> int:
+        """The first memory cycle that does not begin before a device cycle: when work handed over then can start."""
+        return convert_cycles(device_cycle, self.clock_ghz, self.config.organization.clock_ghz)
+
+    def _device_cycle(self, memory_cycle: int) -> int:
+        """The first device cycle at which something that happens at a memory cycle is seen."""
+        return convert_cycles(memory_cycle, self.config.organization.clock_ghz, self.clock_ghz)
 
 
-MEMORY_MODELS: Registry[type[MemoryModel]] = Registry("memory model")
+class _Models(Registry[type[MemoryModel]]):
+    """Registered models, and those that installed packages offer, which are imported when they are named."""
+
+    def __getitem__(self, name: str) -> type[MemoryModel]:
+        if name in self._entries:
+            return self._entries[name]
+        offered = [entry for entry in entry_points(group=PLUGIN_GROUP) if entry.name == name]
+        if len(offered) > 1:
+            owners = " and ".join(sorted(entry.dist.name for entry in offered if entry.dist))
+            raise InputError(f"memory.model={name!r} is offered by {owners}; name one as package.module:Class")
+        if not offered:
+            raise InputError(f"unknown {self.kind} {name!r}; {suggestion(name, self)}")
+        return _imported(offered[0])
+
+    def __contains__(self, name: object) -> bool:
+        return name in set(self)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self._entries, *(entry.name for entry in entry_points(group=PLUGIN_GROUP))}))
+
+
+MEMORY_MODELS = _Models("memory model")
 
 
 def find_memory_model(name: str) -> type[MemoryModel]:
-    """The model class of a registered name, an entry point, or ``package.module:Class``."""
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            model = getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise InputError(f"memory.model={name!r} cannot be imported: {error}") from None
-        if not (isinstance(model, type) and issubclass(model, MemoryModel)):
-            raise InputError(f"memory.model={name!r} is not a subclass of neupims_sim.memory.MemoryModel")
-        return model
-    for entry in entry_points(group="neupims_sim.memory_models"):
-        if entry.name == name:
-            loaded: type[MemoryModel] = entry.load()
-            return loaded
-    return MEMORY_MODELS[name]
+    """The model class of a registered name, of an entry point, or ``package.module:Class``; raises InputError if there is none."""
+    return _imported(EntryPoint(name, name, PLUGIN_GROUP)) if ":" in name else MEMORY_MODELS[name]
+
+
+def _imported(entry: EntryPoint) -> type[MemoryModel]:
+    what = f"memory.model={entry.name!r}"
+    if entry.dist is not None:
+        what += f" ({entry.value} of package {entry.dist.name} {entry.dist.version})"
+    try:
+        model = entry.load()
+    except Exception as error:  # a module of somebody else can fail in any way
+        raise InputError(f"{what} cannot be imported: {type(error).__name__}: {error}") from error
+    if not (isinstance(model, type) and issubclass(model, MemoryModel)):
+        raise InputError(f"{what} is not a subclass of neupims_sim.memory.MemoryModel")
+    if inspect.isabstract(model):
+        missing = ", ".join(sorted(model.__abstractmethods__))
+        raise InputError(f"{what} does not implement {missing}; see neupims_sim.memory.MemoryModel")
+    return model
 
 
 class _AfterOthers(simpy.Event):
@@ -153,7 +294,7 @@ class CommandMemory(MemoryModel):
 
     def __init__(self, env: simpy.Environment, config: MemoryConfig, **options: Any) -> None:
         super().__init__(env, config, **options)
-        self._device = CommandDevice(resolve(config, self.preset), log=bool(options.get("log", False)))
+        self._device = CommandDevice(resolve(config, self.preset), log=self.log)
         self._waiting: dict[int, SimEvent] = {}
         self._backlog: deque[tuple[Callable[[], int], SimEvent]] = deque()
         self._wake: SimEvent = env.event()
@@ -192,7 +333,7 @@ class CommandMemory(MemoryModel):
 
     def _catch_up(self) -> None:
         """Bring channels to the present: idle ones, and by the fraction of a cycle that two clocks may lie apart."""
-        now = self._memory_cycle(int(self.env.now))
+        now = self.cycle
         while self._device.time < now:
             time, done = self._device.advance(now)
             for item in done:
@@ -206,27 +347,23 @@ class CommandMemory(MemoryModel):
         self.env.process(fire())
 
     def _run(self) -> Generator[SimEvent, Any, None]:
-        last_progress = 0
         while True:
             if not self._waiting:
                 self._wake = self.env.event()
                 yield self._wake
-                last_progress = self._device.time
-            if self.env.peek() <= self.env.now:
+            wake = self.env.peek()
+            if wake <= self.env.now:
                 yield _AfterOthers(self.env)
                 continue
-            limit = last_progress + self.watchdog_cycles
-            wake = self.env.peek()
-            if wake != float("inf"):
-                limit = min(limit, self._memory_cycle(int(wake)))
-            time, done = self._device.advance(limit)
+            alone = math.isinf(wake)
+            time, done = self._device.advance(
+                self._device.time + ALONE_CYCLES if alone else self._memory_cycle(int(wake))
+            )
             finished = [self._waiting.pop(item) for item in done]  # now: the device may give their numbers to others
-            if done:
-                last_progress = time
-            elif time - last_progress >= self.watchdog_cycles:
+            if alone and not done:
                 raise SimulationStalled(
                     f"memory {self.config.name!r}: {len(self._waiting)} transfers and PIM programs pending, "
-                    f"none completed for {self.watchdog_cycles} cycles"
+                    f"none completed for {ALONE_CYCLES} cycles, and nothing else is to happen"
                 )
             resume = self._device_cycle(time) if done else int(wake)
             if resume > self.env.now:
@@ -235,14 +372,6 @@ class CommandMemory(MemoryModel):
                 event.succeed()
             while self._backlog and len(self._waiting) < MAX_ITEMS - 1:
                 self._start(*self._backlog.popleft())
-
-    def _memory_cycle(self, device_cycle: int) -> int:
-        """The first memory cycle that does not begin before a device cycle: when work handed over then can start."""
-        return convert_cycles(device_cycle, self.clock_ghz, self.config.organization.clock_ghz)
-
-    def _device_cycle(self, memory_cycle: int) -> int:
-        """The first device cycle at which something that happens at a memory cycle is seen."""
-        return convert_cycles(memory_cycle, self.config.organization.clock_ghz, self.clock_ghz)
 
     def _to_memory(self, cycles: Int64Array) -> Int64Array:
         ratio = self.config.organization.clock_ghz / self.clock_ghz
@@ -255,38 +384,16 @@ class IdealMemory(MemoryModel):
 
     def __init__(self, env: simpy.Environment, config: MemoryConfig, **options: Any) -> None:
         super().__init__(env, config, **options)
-        self._bus_free = 0.0
-        self._bytes = [0, 0]
-        self._last = 0
+        self.bus_free = 0.0
+        """Memory cycle from which the bus is free."""
 
     def transfer(self, kind: int, address: int, size_bytes: int) -> SimEvent:
-        capacity = self.capabilities.capacity_bytes
-        if size_bytes <= 0 or address < 0 or address + size_bytes > capacity:
-            raise InputError(f"transfer of {size_bytes} B at {address:#x} does not fit in {capacity} B")
-        self._bus_free = max(self._bus_free, float(self.env.now)) + size_bytes / self.capabilities.peak_bytes_per_cycle
-        self._bytes[kind] += size_bytes
-        done = int(np.ceil(self._bus_free)) + self.config.ideal_latency_cycles
-        self._last = max(self._last, done)
-        return self.env.timeout(done - int(self.env.now))
-
-    def transfer_in_channel(self, kind: int, channel: int, address: int, size_bytes: int) -> SimEvent:
-        return self.transfer(kind, address, size_bytes)
-
-    def counters(self) -> Counters:
-        burst = self.config.organization.burst_bytes
-        bursts = [-(-size // burst) for size in self._bytes]
-        return Counters(
-            commands={"RD": bursts[READ], "WR": bursts[WRITE]},
-            reads=bursts[READ],
-            writes=bursts[WRITE],
-            read_latency_sum=bursts[READ] * self.config.ideal_latency_cycles,
-            dot_products=0,
-            result_reads=0,
-            tiles=0,
-            pim_busy_cycles=0,
-            last_memory_cycle=self._last,
-            last_pim_cycle=0,
-        )
+        bursts, organization = self.bursts(address, size_bytes), self.config.organization
+        buses = organization.channels * organization.pseudo_channels
+        self.bus_free = max(self.bus_free, self.cycle) + bursts * organization.burst_cycles / buses
+        done = math.ceil(self.bus_free) + self.config.ideal_latency_cycles
+        self.count_bursts(kind, bursts, done - self.cycle)
+        return self.event_at(done)
 
 
 def build_memory(env: simpy.Environment, config: MemoryConfig, **options: Any) -> MemoryModel:
@@ -296,7 +403,6 @@ def build_memory(env: simpy.Environment, config: MemoryConfig, **options: Any) -
 
 __all__ = [
     "MEMORY_MODELS",
-    "NEVER",
     "Capabilities",
     "CommandMemory",
     "IdealMemory",

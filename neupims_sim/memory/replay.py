@@ -1,7 +1,8 @@
 """Replay of a memory request trace and a PIM program, without a clock process: what ``neupims-sim memory replay`` runs.
 
 A trace is text, ``0xADDRESS READ|WRITE CYCLE`` per line (the format of DRAMsim3): one burst at a byte address, offered from its cycle
-on. Requests are accepted in order, one per cycle, when there is room. Empty lines and what follows a ``#`` are left out.
+on. Requests are accepted in order, one per cycle, when there is room. Empty lines and what follows a ``#`` are left out. The other
+words of DRAMsim3 are read as well: ``read``, ``P_MEM_RD``, ``P_FETCH``; ``write``, ``P_MEM_WR``, ``BOFF``.
 """
 
 from __future__ import annotations
@@ -244,7 +245,10 @@ _ALLOWED = (
     f"'0xADDRESS READ|WRITE CYCLE', an address of at most {MOST_ADDRESS_DIGITS} hexadecimal digits and a cycle of at most "
     f"{MOST_CYCLE_DIGITS} decimal digits"
 )
-_READ, _WRITE = np.frombuffer(b"READ", dtype=np.uint8), np.frombuffer(b"WRITE", dtype=np.uint8)
+_READ, _READ_LOWER, _MEMORY_READ, _FETCH, _WRITE, _WRITE_LOWER, _MEMORY_WRITE, _WRITE_BACK = (
+    np.frombuffer(word, dtype=np.uint8)
+    for word in (b"READ", b"read", b"P_MEM_RD", b"P_FETCH", b"WRITE", b"write", b"P_MEM_WR", b"BOFF")
+)
 _TAB, _NEWLINE, _RETURN, _SPACE, _HASH, _ZERO, _NINE = b"\t\n\r #09"
 _LOWER_X, _LOWER_A, _LOWER_F = b"xaf"
 _TO_LOWER = 32
@@ -280,11 +284,8 @@ def _parse(text: Text, address: Int64Array, kind: Int64Array, cycle: Int64Array)
             word = _skip_blanks(text, at)
             if at < 0 or word == at:
                 return count, line, begin
-            if _is_word(text, word, _READ):
-                kind[count], at = READ, word + 4
-            elif _is_word(text, word, _WRITE):
-                kind[count], at = WRITE, word + 5
-            else:
+            kind[count], at = _kind(text, word)
+            if at < 0:
                 return count, line, begin
             digits = _skip_blanks(text, at)
             if digits == at:
@@ -314,6 +315,18 @@ def _skip_blanks(text: Text, at: int) -> int:
 def _at_end(text: Text, at: int) -> bool:
     """Whether nothing more is on the line."""
     return at >= len(text) or text[at] == _NEWLINE or text[at] == _HASH
+
+
+@njit(cache=True)
+def _kind(text: Text, at: int) -> tuple[int, int]:
+    """(READ or WRITE, position after the word); position -1 for another word."""
+    for word in (_READ, _READ_LOWER, _MEMORY_READ, _FETCH):
+        if _is_word(text, at, word):
+            return READ, at + len(word)
+    for word in (_WRITE, _WRITE_LOWER, _MEMORY_WRITE, _WRITE_BACK):
+        if _is_word(text, at, word):
+            return WRITE, at + len(word)
+    return READ, -1
 
 
 @njit(cache=True)

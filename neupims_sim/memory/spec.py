@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from neupims_sim.config.expressions import ExpressionError, evaluate
+from neupims_sim.config.memory import COMMANDS as COMMANDS
 from neupims_sim.config.memory import Constraint, MemoryConfig
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.memory.policies import (
@@ -30,7 +31,6 @@ from neupims_sim.registry import Registry
 Policy = TypeVar("Policy")
 Int64Array = npt.NDArray[np.int64]
 
-COMMANDS = ("ACT", "PRE", "RD", "WR", "REF", "GWRITE", "HEADER", "PIM_ACT", "PIM_PRE", "GEMV", "REFPB", "PREA")
 ACT, PRE, RD, WR, REF, GWRITE, HEADER, PIM_ACT, PIM_PRE, GEMV, REFPB, PREA = range(len(COMMANDS))
 
 CHANNEL, PSEUDO_CHANNEL, RANK, BANK_GROUP, BANK = range(5)
@@ -151,6 +151,7 @@ def resolve(config: MemoryConfig, preset: str = "physical") -> ResolvedSpec:
     if refresh == "REFPB":
         interval = timing.get("tREFIpb", interval * organization.banks_per_refpb // organization.banks_per_rank)
     _check_refresh_rows(config, refresh, interval, rows)
+    _check_pim_rows(config, rows)
     pim = config.row_buffers != "none"
     result = _linear(config, "pim.result_latency", config.pim.result_latency, names) if pim else (0, 0)
     return ResolvedSpec(
@@ -188,6 +189,24 @@ def _policy(config: MemoryConfig, key: str, registry: Registry[Policy]) -> Polic
 def _check_command(config: MemoryConfig, where: str, name: str) -> None:
     if name not in COMMANDS:
         raise InputError(f"memory {config.name!r}: {where}: unknown command {name!r}; {suggestion(name, COMMANDS)}")
+
+
+_PIM_ROWS = {
+    "none": (),
+    "single": (("PIM_ACT", "GEMV"), ("GEMV", "GEMV"), ("PIM_ACT", "PRE"), ("PRE", "PIM_ACT")),
+    "dual": (("PIM_ACT", "GEMV"), ("GEMV", "GEMV"), ("PIM_ACT", "PIM_PRE"), ("PIM_PRE", "PIM_ACT")),
+}
+"""Rows without which PIM would take no time, by kind of row buffers."""
+
+
+def _check_pim_rows(config: MemoryConfig, rows: Iterable[Row]) -> None:
+    present = {(row.previous, row.next) for row in rows}
+    for previous, following in _PIM_ROWS[config.row_buffers]:
+        if (COMMANDS.index(previous), COMMANDS.index(following)) not in present:
+            raise InputError(
+                f"memory {config.name!r}: row_buffers={config.row_buffers!r} needs a row from {previous} to {following}; "
+                "constraints has none"
+            )
 
 
 def _check_refresh_rows(config: MemoryConfig, refresh: str | None, interval: int, rows: Iterable[Row]) -> None:

@@ -334,7 +334,7 @@ def _utilization(config: Config, first: Snapshot, last: Snapshot) -> dict[str, f
     return {
         "npu": (last.npu_macs - first.npu_macs) / (cycles * systolic.arrays * systolic.rows * systolic.columns),
         "pim": (after.dot_products - before.dot_products) * dot_cycles / slots,
-        "bandwidth": bursts * organization.burst_cycles / slots,
+        "bandwidth": bursts * organization.burst_cycles / (slots * organization.pseudo_channels),
         "pim_busy": (after.pim_busy_cycles - before.pim_busy_cycles) / slots,
     }
 

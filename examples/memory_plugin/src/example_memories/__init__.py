@@ -1,0 +1,1 @@
+"""Two memories for neupims_sim: ``ddr3``, a table, and ``cxl``, a Python model."""
