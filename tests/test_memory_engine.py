@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from memory_cases import Program, Transfer, Work, memory, mixes
 
 from neupims_sim.config import MemoryConfig, load_memory
+from neupims_sim.config.memory import Constraint
 from neupims_sim.errors import InputError
-from neupims_sim.memory import COMMANDS, READ, WRITE, CommandDevice, PimProgram, resolve
+from neupims_sim.memory import COMMANDS, READ, WRITE, CommandDevice, PimProgram, check_commands, resolve
 from neupims_sim.memory.device import needed_rows
 from neupims_sim.memory.program import GWRITE, TILE
 from neupims_sim.memory.spec import ACT, BANK, BANK_GROUP, OTHER_RANKS, RANK, RD, Row
@@ -287,7 +288,7 @@ def test_a_table_beyond_the_engines_sizes_is_refused(overrides: dict[str, object
     [
         ([["rank", "ACT", "ACT", f"{n} + tFAW", {"window": n}] for n in (2, 3, 5, 6)], "with a window: 5; allowed: at most 4"),
         ([["rank", "ACT", "ACT", "tFAW", {"window": 33}]], "longest window: 33; allowed: at most 32"),
-        ([["other_ranks", "ACT", "ACT", "tFAW", {"window": 2}]], "other_ranks and a window"),
+        ([["other_ranks", "ACT", "ACT", "tFAW", {"window": 2}]], "a window excludes the scopes other_ranks and pseudo_channel"),
     ],
 )  # fmt: skip
 def test_constraint_rows_beyond_the_engines_sizes_are_refused(rows: list[object], message: str) -> None:
@@ -341,3 +342,22 @@ def test_the_row_that_a_gwrite_waits_for_is_opened_once(preset: str) -> None:
     completions(of, 201)
     activations = named(of.take_log(), "ACT")
     assert np.count_nonzero(activations[:, 4] == row) <= gwrites
+
+
+def test_rows_of_a_pseudo_channel_bind_all_its_ranks_and_no_other_pseudo_channel() -> None:
+    organization = {"organization.channels": 1, "organization.pseudo_channels": 2, "organization.ranks": 2}
+    mapping = {"organization.address_mapping": "ropcrabgbachco", "controller.refresh": "off"}
+    config = load_memory("hbm2", "physical", organization | mapping)
+    row = Constraint.model_validate(["pseudo_channel", "ACT", "ACT", "70"])
+    config = config.model_copy(update={"constraints": (*config.constraints, row)})
+    of = device(config)
+    size = config.organization.row_bytes
+    for bank in (0, 16, 32, 48):  # ranks 0 and 1 of both pseudo-channels
+        of.submit_transfer(READ, bank * size, 64)
+    completions(of, 4)
+    log = of.take_log()
+    assert check_commands(config, log) == []
+    activated = {int(bank): int(cycle) for cycle, _, _, bank, *_ in named(log, "ACT")}
+    assert activated[16] - activated[0] == 70
+    assert activated[48] - activated[32] == 70
+    assert activated[32] < 70

@@ -287,7 +287,7 @@ class Probe:
     def __init__(self, variant: Variant) -> None:
         self.config = variant.config
         spec = resolve(variant.config, variant.preset)
-        self.table = build_table(spec)
+        self.table = build_table(spec, all_rows=True)
         self.idle = build_channels(self.table)
         self.device = np.zeros(1, dtype=engine.DEVICE)
         self.level = COMMAND_LEVEL | {"PIM_ACT": spec.pim_act_level}

@@ -19,16 +19,25 @@ from neupims_sim.memory.address import AddressMap
 from neupims_sim.memory.engine import READ
 from neupims_sim.memory.program import TILE, PimProgram
 from neupims_sim.memory.spec import (
+    ACT,
     BANK,
     BANK_GROUP,
     CHANNEL,
     COMMANDS,
     GEMV,
+    GWRITE,
+    HEADER,
     OTHER_RANKS,
+    PIM_ACT,
+    PIM_PRE,
+    PRE,
+    PREA,
     PSEUDO_CHANNEL,
     RANK,
+    RD,
     REF,
     REFPB,
+    WR,
     ResolvedSpec,
     Row,
 )
@@ -61,8 +70,10 @@ class Counters:
     """Cycles with a row open in a rank, summed over ranks, per kind of row buffer (``memory``, ``pim``)."""
 
 
-def build_table(spec: ResolvedSpec) -> Any:
+def build_table(spec: ResolvedSpec, *, all_rows: bool = False) -> Any:
     """The record (an array of one ``engine.TABLE``) that the engine reads.
+
+    Rows of commands that this controller never issues are left out, unless ``all_rows``.
 
     Raises InputError if the table exceeds one of the engine's fixed sizes.
     """
@@ -72,8 +83,6 @@ def build_table(spec: ResolvedSpec) -> Any:
     per_group, per_rank = organization.banks_per_group, organization.banks_per_rank
     bank = np.arange(banks)
     node = np.zeros((banks, BANK + 1), dtype=np.int64)
-    node[:, PSEUDO_CHANNEL] = 1 + ranks + ranks * organization.bank_groups + banks
-    node[:, PSEUDO_CHANNEL] += bank // (per_rank * organization.ranks)
     node[:, RANK] = 1 + bank // per_rank
     node[:, BANK_GROUP] = 1 + ranks + bank // per_group
     node[:, BANK] = 1 + ranks + ranks * organization.bank_groups + bank
@@ -89,7 +98,8 @@ def build_table(spec: ResolvedSpec) -> Any:
             if row.level == CHANNEL:
                 apart[between] = max(apart[between], row.base)
     gemv_gaps = [(row.base, row.per_dot) for row in spec.rows if row.previous == row.next == GEMV] or [(0, 0)]
-    ordered = sorted(needed_rows(spec.rows, organization.ranks), key=_engine_order)
+    rows_in_force = [row for row in spec.rows if all_rows or {row.previous, row.next} <= issued_commands(spec)]
+    ordered = sorted(needed_rows(rows_in_force, organization.ranks), key=_engine_order)
     rows = np.zeros((max(1, len(ordered)), 6), dtype=np.int64)
     histories = {history: index for index, history in enumerate(window_histories(ordered))}
     for index, row in enumerate(ordered):
@@ -169,7 +179,6 @@ def _check_limits(spec: ResolvedSpec) -> None:
     windows = [row for row in spec.rows if row.window > 1]
     limits = (
         ("banks per channel", organization.banks, en.MAX_BANKS),
-        ("pseudo-channels per channel", organization.pseudo_channels, en.MAX_PSEUDO_CHANNELS),
         ("ranks per channel", organization.pseudo_channels * organization.ranks, en.MAX_RANKS),
         ("controller.bank_queue_depth", controller.bank_queue_depth, en.MAX_QUEUE),
         ("controller.transaction_queue_depth", controller.transaction_queue_depth, en.MAX_TRANSACTIONS),
@@ -181,14 +190,25 @@ def _check_limits(spec: ResolvedSpec) -> None:
     for what, value, most in limits:
         if value > most:
             raise InputError(f"memory {spec.config.name!r}: {what}: {value}; allowed: at most {most}")
-    if any(row.level == OTHER_RANKS for row in windows):
-        raise InputError(f"memory {spec.config.name!r}: constraints: scope other_ranks and a window exclude each other")
+    if any(row.level in (OTHER_RANKS, PSEUDO_CHANNEL) for row in windows):
+        raise InputError(
+            f"memory {spec.config.name!r}: constraints: a window excludes the scopes other_ranks and pseudo_channel"
+        )
     levels = {(row.pool, row.next, row.level) for row in windows}
     if len(levels) > len(window_histories(windows)):
         raise InputError(
             f"memory {spec.config.name!r}: constraints: a row with a window and several previous commands needs a scope at "
             "least as wide as what each of them addresses"
         )
+
+
+def issued_commands(spec: ResolvedSpec) -> set[int]:
+    """The commands that a controller of this kind may ever issue."""
+    issued = {ACT, PRE, RD, WR}
+    issued |= {PREA} if spec.config.controller.precharge_all else set()
+    issued |= {COMMANDS.index(spec.refresh)} if spec.refresh else set()
+    issued |= {GWRITE, HEADER, PIM_ACT, GEMV} if spec.has_pim else set()
+    return issued | ({PIM_PRE} if spec.dual else set())
 
 
 def needed_rows(rows: Iterable[Row], ranks: int) -> list[Row]:
@@ -214,8 +234,8 @@ def _implies(wider: Row, row: Row) -> bool:
 
 
 def _engine_order(row: Row) -> tuple[int, int]:
-    """By previous command, then plain rows, rows for other ranks, rows with a window."""
-    return row.previous, 2 if row.window > 1 else int(row.level == OTHER_RANKS)
+    """By previous command, then plain rows, rows for several ranks of a pseudo-channel, rows with a window."""
+    return row.previous, 2 if row.window > 1 else int(row.level in (OTHER_RANKS, PSEUDO_CHANNEL))
 
 
 def _shortest_completion(spec: ResolvedSpec) -> int:
@@ -238,6 +258,7 @@ def build_channels(table: Any) -> Any:
     channels["history"] = -en.NEVER // 2
     channels["open_row"] = channels["candidate"] = -1
     channels["room"] = -1
+    channels["oldest"] = np.arange(en.MAX_TRANSACTIONS)
     interval = int(table["refresh_interval"][0])
     channels["next_refresh"][:, :ranks] = (np.arange(ranks) + 1) * interval // ranks
     channels["refresh_due"] = channels["next_refresh"][:, 0] if interval else en.NEVER
@@ -418,7 +439,9 @@ class CommandDevice:
         since = channels["pim_busy_since"]
         busy = channels["st_pim_busy"].sum() + np.maximum(0, self.time - since[since < en.NEVER]).sum()
         counts = channels["counts"].sum(axis=0)
-        waiting = channels["st_reads"].sum() - counts[COMMANDS.index("RD")]
+        waiting = (
+            channels["in_flight"] - (channels["returns_tail"] - channels["returns_head"])
+        ).sum()  # reads not issued
         return Counters(
             commands={name: int(count) for name, count in zip(COMMANDS, counts, strict=True)},
             reads=int(counts[COMMANDS.index("RD")]),

@@ -35,6 +35,7 @@ from neupims_sim.memory.program import GWRITE as OP_GWRITE
 from neupims_sim.memory.spec import (
     ACT,
     BANK,
+    BANK_GROUP,
     COMMANDS,
     GEMV,
     GWRITE,
@@ -57,6 +58,9 @@ from neupims_sim.memory.spec import (
 compiled = njit(cache=True, error_model="numpy")
 """Every function of the engine: no checks for division by zero inside."""
 
+inlined = njit(cache=True, error_model="numpy", inline="always")
+"""For a few functions in the innermost loops that the compiler would leave as calls."""
+
 NEVER = 1 << 62
 N_COMMANDS = len(COMMANDS)
 
@@ -67,8 +71,7 @@ READ, WRITE, PROGRAM = 0, 1, 2
 # that are powers of two.
 MAX_BANKS = 64
 MAX_RANKS = 8
-MAX_PSEUDO_CHANNELS = 4
-MAX_NODES = 1 + MAX_RANKS + MAX_BANKS + MAX_BANKS + MAX_PSEUDO_CHANNELS
+MAX_NODES = 1 + MAX_RANKS + MAX_BANKS + MAX_BANKS
 MAX_ROWS = 256
 MAX_WINDOWS = 4
 MAX_WINDOW = 32
@@ -86,8 +89,8 @@ def _record(*fields: tuple[Any, ...]) -> np.dtype[Any]:
 
 TABLE = _record(
     # Constraint rows (next, level, base, per_dot, window, history index), grouped by previous command. Of previous command p,
-    # rows of one level are row_begin[p] : other_begin[p], then rows for the other ranks up to window_begin[p], then rows
-    # with a window up to row_begin[p + 1].
+    # rows of one level are row_begin[p] : other_begin[p], then rows for several ranks of a pseudo-channel up to window_begin[p],
+    # then rows with a window up to row_begin[p + 1].
     ("rows", MAX_ROWS, 6),
     ("row_begin", N_COMMANDS + 1), ("other_begin", N_COMMANDS), ("window_begin", N_COMMANDS),
     ("node", MAX_BANKS, BANK + 1),  # the bank's ancestor at each level, an index into CHANNEL.ready
@@ -149,7 +152,6 @@ CHANNEL = _record(
     ("accepted",),  # bursts accepted so far
     ("transaction_runs", 2), ("transaction_bursts", 2),
     ("source_head", 3), ("source_tail", 3),
-    ("st_reads",),  # reads accepted
     ("st_accept_sum",), ("st_return_sum",),  # sums of acceptance and return cycles of reads, the second of those issued
     ("st_dots",), ("st_results",), ("st_tiles",), ("st_pim_busy",), ("st_last_memory",), ("st_last_pim",),
     ("counts", N_COMMANDS),
@@ -171,10 +173,11 @@ CHANNEL = _record(
     ("ready", N_COMMANDS, MAX_NODES),
     ("history", MAX_WINDOWS, MAX_NODES, MAX_WINDOW),  # rings of past issue cycles, for rows with a window
     ("history_at", MAX_WINDOWS, MAX_NODES),
-    # Accepted runs (bank, row, bursts, item, column, number) not in a bank queue yet, oldest first; column of the next burst,
-    # number: how many bursts were accepted before its first.
+    # Accepted runs (bank, row, bursts, item, end, number) not in a bank queue yet. end: the column after the last burst, number:
+    # how many bursts were accepted before the first.
     ("transaction", 2, MAX_TRANSACTIONS, 6),
-    ("queue", MAX_BANKS, MAX_QUEUE, 6),  # ring of runs (row, bursts, item, kind, column, number) per bank
+    ("oldest", 2, MAX_TRANSACTIONS),  # places of these runs in ``transaction``, by age; after them the free places
+    ("queue", MAX_BANKS, MAX_QUEUE, 6),  # ring of runs (row, bursts, item, kind, end, number) per bank
     ("source", 3, MAX_ITEMS, 3),  # rings of items to do (item, cursor, end); cursor: a local index, or an operation
     ("left", MAX_ITEMS),  # per item: bursts not issued (posted writes: not accepted) yet, or cycles that operations not begun need
     ("returns", MAX_RETURNS),  # ring of return cycles of reads in flight (for the outstanding limit)
@@ -214,8 +217,12 @@ def earliest(table: Any, ch: Any, command: int, bank: int, level: int) -> int:
     """First legal cycle of a command that addresses ``bank``'s ancestor at ``level``."""
     ready, node = ch.ready[command], table.node[bank]
     cycle = max(ready[0], ch.bus[table.command_bus[command]])
-    for above in range(1, level + 1):
-        cycle = max(cycle, ready[node[above]])
+    if level >= RANK:
+        cycle = max(cycle, ready[node[RANK]])
+    if level >= BANK_GROUP:
+        cycle = max(cycle, ready[node[BANK_GROUP]])
+    if level >= BANK:
+        cycle = max(cycle, ready[node[BANK]])
     return cycle
 
 
@@ -238,7 +245,7 @@ def record(
         own = table.node[bank, RANK]
         first = own - (own - 1) % table.ranks_per_pseudo_channel
         for node in range(first, first + table.ranks_per_pseudo_channel):
-            if node != own:
+            if node != own or rule[1] == PSEUDO_CHANNEL:
                 delay_node(ch, rule[0], node, cycle + rule[2])
     for index in range(table.window_begin[command], table.row_begin[command + 1]):
         rule = table.rows[index]
@@ -246,7 +253,7 @@ def record(
         delay_node(ch, rule[0], node, push_history(ch, rule[5], node, rule[4], cycle) + rule[2])
 
 
-@compiled
+@inlined
 def restrain(table: Any, ch: Any, cycle: int, command: int, bank: int, dots: int) -> None:
     """Start the constraints of ``command`` that count from this one command only, at every level above ``bank``."""
     for index in range(table.row_begin[command], table.other_begin[command]):
@@ -254,7 +261,7 @@ def restrain(table: Any, ch: Any, cycle: int, command: int, bank: int, dots: int
         delay_node(ch, rule[0], table.node[bank, rule[1]], cycle + rule[2] + rule[3] * dots)
 
 
-@compiled
+@inlined
 def delay_node(ch: Any, command: int, node: int, cycle: int) -> None:
     """``command`` may not issue below ``node`` before ``cycle``."""
     if ch.ready[command, node] < cycle:
@@ -310,7 +317,7 @@ def set_candidate(table: Any, ch: Any, bank: int) -> None:
 @compiled
 def push_bank(table: Any, ch: Any, run: Any, kind: int) -> None:
     """Append the first burst of a run of the transaction queue to its bank queue, to the last run there if it continues that."""
-    bank = run[0]
+    bank, column = run[0], run[4] - run[2]
     runs = ch.queue_runs[bank]
     bursts_queued = ch.queue_bursts[bank] + 1
     ch.queue_bursts[bank] = bursts_queued
@@ -319,11 +326,12 @@ def push_bank(table: Any, ch: Any, run: Any, kind: int) -> None:
     ch.queued += 1
     if runs > 0:
         last = ch.queue[bank, (ch.queue_head[bank] + runs - 1) & table.queue_mask]
-        if last[0] == run[1] and last[2] == run[3] and last[3] == kind and last[4] + last[1] == run[4]:
+        if last[4] == column and last[0] == run[1] and last[2] == run[3] and last[3] == kind:
             last[1] += 1
+            last[4] = column + 1
             return
     entry = ch.queue[bank, (ch.queue_head[bank] + runs) & table.queue_mask]
-    entry[0], entry[1], entry[2], entry[3], entry[4], entry[5] = run[1], 1, run[3], kind, run[4], run[5]
+    entry[0], entry[1], entry[2], entry[3], entry[4], entry[5] = run[1], 1, run[3], kind, column + 1, run[5]
     ch.queue_runs[bank] = runs + 1
     # An older run decides the candidate unless it waits for a conflict that this hit may overtake.
     if runs == 0 or ch.candidate[bank] == PRE:
@@ -331,17 +339,16 @@ def push_bank(table: Any, ch: Any, run: Any, kind: int) -> None:
 
 
 @compiled
-def pop_burst(table: Any, ch: Any, bank: int, position: int) -> int:
-    """Take one burst from the run at ``position`` of a bank queue and return its item."""
+def pop_burst(table: Any, ch: Any, bank: int, position: int) -> tuple[int, int]:
+    """Take one burst from the run at ``position`` of a bank queue; returns its item and its column."""
     head = ch.queue_head[bank]
     run = ch.queue[bank, (head + position) & table.queue_mask]
-    item = run[2]
+    item, column = run[2], run[4] - run[1]
     ch.queue_bursts[bank] -= 1
     ch.room |= bit(bank)
     ch.queued -= 1
     ch.arrival = 0
     run[1] -= 1
-    run[4] += 1
     if run[1] == 0:
         for back in range(position, 0, -1):
             to, origin = (head + back) & table.queue_mask, (head + back - 1) & table.queue_mask
@@ -352,7 +359,7 @@ def pop_burst(table: Any, ch: Any, bank: int, position: int) -> int:
         set_candidate(table, ch, bank)
     elif ch.hits[bank] >= table.hit_cap:
         set_candidate(table, ch, bank)
-    return item
+    return item, column
 
 
 @compiled
@@ -390,19 +397,19 @@ def accept(table: Any, ch: Any, device: Any, cycle: int, kind: int, local: int, 
     number = ch.accepted
     ch.accepted = number + 1
     if kind == READ:
-        ch.st_reads += 1
         ch.st_accept_sum += cycle
         ch.in_flight += 1
     elif table.posted_writes:
         finish_burst(ch, device, item, cycle + table.write_latency)
     runs = ch.transaction_runs[kind]
     if runs > 0:
-        last = ch.transaction[kind, runs - 1]
-        if last[0] == bank and last[1] == row and last[3] == item and last[4] + last[2] == column:
+        last = ch.transaction[kind, ch.oldest[kind, runs - 1]]
+        if last[4] == column and last[0] == bank and last[1] == row and last[3] == item:
             last[2] += 1
+            last[4] = column + 1
             return
-    entry = ch.transaction[kind, runs]
-    entry[0], entry[1], entry[2], entry[3], entry[4], entry[5] = bank, row, 1, item, column, number
+    entry = ch.transaction[kind, ch.oldest[kind, runs]]
+    entry[0], entry[1], entry[2], entry[3], entry[4], entry[5] = bank, row, 1, item, column + 1, number
     ch.transaction_runs[kind] = runs + 1
     ch.waiting_runs[kind, bank] += 1
     ch.waiting[kind] |= bit(bank)
@@ -497,9 +504,7 @@ def choose_transactions(table: Any, ch: Any) -> int:
 
 @compiled
 def pim_owns_channel(table: Any, ch: Any, now: int) -> bool:
-    """Whether no request may enter a bank queue because PIM, which shares the row buffers, works or is about to."""
-    if table.dual or ch.source_head[PROGRAM] == ch.source_tail[PROGRAM]:
-        return False
+    """Whether no request may enter a bank queue because PIM, which shares the row buffers and has work, does it or is about to."""
     return table.pim_max_wait == 0 or ch.pim_started or (ch.op_loaded and now - ch.pim_since >= table.pim_max_wait)
 
 
@@ -509,7 +514,9 @@ def move(table: Any, ch: Any, now: int) -> int:
 
     Returns the next cycle at which another burst could move.
     """
-    if pim_owns_channel(table, ch, now) or (table.in_order and ch.queued > 0):
+    if not table.dual and ch.source_head[PROGRAM] < ch.source_tail[PROGRAM] and pim_owns_channel(table, ch, now):
+        return NEVER
+    if table.in_order and ch.queued > 0:
         return NEVER
     kind = choose_transactions(table, ch)
     runs = ch.transaction_runs[kind]
@@ -521,16 +528,15 @@ def move(table: Any, ch: Any, now: int) -> int:
     if takers == 0:
         return NEVER
     position = 0
-    while takers & bit(ch.transaction[kind, position, 0]) == 0:
+    while takers & bit(ch.transaction[kind, ch.oldest[kind, position], 0]) == 0:
         position += 1
-    entry = ch.transaction[kind, position]
+    entry = ch.transaction[kind, ch.oldest[kind, position]]
     push_bank(table, ch, entry, kind)
     ch.last_move = now
     ch.transaction_bursts[kind] -= 1
     if kind == WRITE:
         ch.draining -= 1
     entry[2] -= 1
-    entry[4] += 1
     if entry[2] == 0:
         remove_transaction(ch, kind, position)
     return now + 1
@@ -539,15 +545,16 @@ def move(table: Any, ch: Any, now: int) -> int:
 @compiled
 def remove_transaction(ch: Any, kind: int, position: int) -> None:
     """Take a run whose last burst has moved out of the transaction queue."""
-    bank = ch.transaction[kind, position, 0]
+    place = ch.oldest[kind, position]
+    bank = ch.transaction[kind, place, 0]
     ch.waiting_runs[kind, bank] -= 1
     if ch.waiting_runs[kind, bank] == 0:
         ch.waiting[kind] &= ~bit(bank)
     runs = ch.transaction_runs[kind] - 1
     ch.transaction_runs[kind] = runs
     for later in range(position, runs):
-        for field in range(6):
-            ch.transaction[kind, later, field] = ch.transaction[kind, later + 1, field]
+        ch.oldest[kind, later] = ch.oldest[kind, later + 1]
+    ch.oldest[kind, runs] = place
 
 
 @compiled
@@ -749,13 +756,12 @@ def memory_candidate(table: Any, ch: Any, now: int, pim: tuple[int, int, int]) -
         return best, best_command, best_bank
     allowed = ~pending_banks(table, ch) if ch.refresh_pending else np.int64(-1)
     ready = now if table.oldest_first else np.int64(0)  # banks in turn: what has been legal for longest goes first
-    copying = ch.pim_started and ch.op_kind == OP_GWRITE and ch.open_row[0, 0] == ch.op_row
     beside_pim_rows = table.dual and (ch.pim_started or ch.open_mask[1] != 0)
     for index in range(4):
         command = RD if index == 0 else WR if index == 1 else ACT if index == 2 else PRE
         banks = ch.mask[command] & allowed
-        if command == PRE and copying:
-            banks &= ~np.int64(1)  # the row that a GWRITE is about to copy stays open
+        if command == PRE:
+            banks &= ~copied_bank(ch)
         if banks == 0:
             continue
         floor = max(earliest_anywhere(table, ch, command), ready)
@@ -769,15 +775,20 @@ def memory_candidate(table: Any, ch: Any, now: int, pim: tuple[int, int, int]) -
                 best, best_command, best_bank = cycle, PIM_PRE, bank
         cycle, bank = first_bank(table, ch, command, banks, floor, best, pim)
         if cycle < best:
+            if table.oldest_first:
+                bank = oldest_bank(table, ch, command, banks, cycle, pim)
             best, best_command, best_bank = cycle, command, bank
-    idle = ch.idle & allowed
-    if copying:
-        idle &= ~np.int64(1)
-    if idle and (table.dual or not ch.pim_started):
-        cycle, bank = first_idle(table, ch, idle, best)
+    if ch.idle and (table.dual or not ch.pim_started):
+        cycle, bank = first_idle(table, ch, ch.idle & allowed & ~copied_bank(ch), best)
         if cycle < best:
             best, best_command, best_bank = cycle, PRE, bank
     return best, best_command, best_bank
+
+
+@compiled
+def copied_bank(ch: Any) -> int:
+    """Bit mask of the bank whose row a GWRITE is about to copy; it stays open."""
+    return 1 if ch.pim_started and ch.op_kind == OP_GWRITE and ch.open_row[0, 0] == ch.op_row else 0
 
 
 @compiled
@@ -820,14 +831,14 @@ def first_bank(
 ) -> tuple[int, int]:
     """Which of ``banks`` (a bit mask) may issue ``command`` first, and when; (best, -1) if none before ``best``.
 
-    Among equals: the first in round-robin order, or the one whose request is the oldest. ``floor``: no bank may be earlier
-    than this. While a PIM command waits, a command that would push it further back is held, if PIM reserves its slots.
+    Among equals: the first in round-robin order. ``floor``: no bank may be earlier than this. While a PIM command waits, a
+    command that would push it further back is held, if the table says that PIM reserves its slots.
     """
     ready = ch.ready[command]
     first_group = 1 + table.ranks
     first_bank = first_group + table.ranks * table.bank_groups
     start = np.int64(-1) << ch.round_robin
-    chosen, group, group_cycle, hold_from, oldest = -1, -1, floor, NEVER, NEVER
+    chosen, group, group_cycle, hold_from = -1, -1, floor, NEVER
     for half in range(2):
         part = banks & start if half == 0 else banks & ~start
         while part:
@@ -837,27 +848,29 @@ def first_bank(
                 group = bank >> table.bank_bits
                 rank = group >> table.group_bits
                 group_cycle = max(floor, max(ready[first_group + group], ready[1 + rank]))
-                group_cycle = max(group_cycle, ready[table.node[bank, PSEUDO_CHANNEL]])
                 if table.pim_reserves and pim[1] >= 0:
                     hold_from = pim[0] + 1 - delay_to_pim(table, command, rank, pim[1], pim[2])
             cycle = max(group_cycle, ready[first_bank + bank])
-            if hold_from <= cycle < pim[0]:
-                continue
-            if cycle < best:
+            if cycle < best and not hold_from <= cycle < pim[0]:
                 best, chosen = cycle, bank
-                if table.oldest_first:
-                    oldest = request_number(table, ch, bank)
-                elif cycle <= floor:
+                if cycle <= floor:
                     return best, chosen
-            elif cycle == best and chosen >= 0 and table.oldest_first and request_number(table, ch, bank) < oldest:
-                chosen, oldest = bank, request_number(table, ch, bank)
     return best, chosen
 
 
 @compiled
-def request_number(table: Any, ch: Any, bank: int) -> int:
-    """How many bursts were accepted before the run that the bank's candidate serves."""
-    return ch.queue[bank, (ch.queue_head[bank] + ch.candidate_run[bank]) & table.queue_mask, 5]
+def oldest_bank(table: Any, ch: Any, command: int, banks: int, cycle: int, pim: tuple[int, int, int]) -> int:
+    """Of ``banks`` that may issue ``command`` at ``cycle``, that whose request was accepted first."""
+    chosen, oldest = -1, NEVER
+    while banks:
+        bank = trailing_zeros(banks)
+        banks &= banks - 1
+        number = ch.queue[bank, (ch.queue_head[bank] + ch.candidate_run[bank]) & table.queue_mask, 5]
+        if number < oldest and earliest(table, ch, command, bank, BANK) <= cycle:
+            delay = delay_to_pim(table, command, table.node[bank, RANK] - 1, pim[1], pim[2]) if pim[1] >= 0 else 0
+            if not (table.pim_reserves and pim[0] - delay < cycle < pim[0]):
+                chosen, oldest = bank, number
+    return chosen
 
 
 @compiled
@@ -940,8 +953,7 @@ def issue_memory(table: Any, ch: Any, device: Any, cycle: int, command: int, ban
     """Issue a command for the bank queues."""
     ch.round_robin = (bank + 1) & (table.banks - 1)
     if command in (RD, WR):
-        column = ch.queue[bank, (ch.queue_head[bank] + ch.candidate_run[bank]) & table.queue_mask, 4]
-        item = pop_burst(table, ch, bank, ch.candidate_run[bank])
+        item, column = pop_burst(table, ch, bank, ch.candidate_run[bank])
         record(table, ch, device, cycle, command, bank, ch.open_row[0, bank], column, 0, item)
         ch.hits[bank] += 1
         if table.close_after < NEVER:
