@@ -134,7 +134,7 @@ CHANNEL = _record(
     ("queued",),  # bursts in all bank queues
     ("last_admit",), ("last_move",),  # cycles at which a burst was last accepted, and last moved to a bank queue
     ("draining",),  # writes still to move in the current drain
-    ("in_flight",),  # reads accepted and not yet returned
+    ("in_flight",),  # reads accepted and not known to have returned (looked up when the limit on outstanding reads is reached)
     ("returns_head",), ("returns_tail",),
     ("refresh_pending",),  # bit per rank
     ("refreshes_owed", MAX_RANKS),  # refreshes due and not yet issued
@@ -149,7 +149,7 @@ CHANNEL = _record(
     ("op_loaded",), ("op_kind",), ("op_row",), ("op_readouts",), ("op_dots",), ("op_release",),  # current PIM macro-command
     ("trace_next",), ("trace_end",),  # records of a replayed trace
     ("trace_more",),  # whether more of the trace will be given
-    ("accepted",),  # bursts accepted so far
+    ("accepted_runs",),  # runs that the transaction queues have held so far
     ("transaction_runs", 2), ("transaction_bursts", 2),
     ("source_head", 3), ("source_tail", 3),
     ("st_accept_sum",), ("st_return_sum",),  # sums of acceptance and return cycles of reads, the second of those issued
@@ -174,7 +174,7 @@ CHANNEL = _record(
     ("history", MAX_WINDOWS, MAX_NODES, MAX_WINDOW),  # rings of past issue cycles, for rows with a window
     ("history_at", MAX_WINDOWS, MAX_NODES),
     # Accepted runs (bank, row, bursts, item, end, number) not in a bank queue yet. end: the column after the last burst, number:
-    # how many bursts were accepted before the first.
+    # how many runs were accepted before it.
     ("transaction", 2, MAX_TRANSACTIONS, 6),
     ("oldest", 2, MAX_TRANSACTIONS),  # places of these runs in ``transaction``, by age; after them the free places
     ("queue", MAX_BANKS, MAX_QUEUE, 6),  # ring of runs (row, bursts, item, kind, end, number) per bank
@@ -388,14 +388,13 @@ def accept(table: Any, ch: Any, device: Any, cycle: int, kind: int, local: int, 
     """Put one burst at the end of the transaction queue."""
     row = (local >> table.row_shift) & ((1 << table.row_bits) - 1)
     column = (local >> table.column_shift) & ((1 << table.column_bits) - 1)
-    bank = (local >> table.pseudo_shift) & ((1 << table.pseudo_bits) - 1)
-    bank = (bank << table.rank_bits) | ((local >> table.rank_shift) & ((1 << table.rank_bits) - 1))
+    bank = (local >> table.rank_shift) & ((1 << table.rank_bits) - 1)
+    if table.pseudo_bits > 0:
+        bank |= ((local >> table.pseudo_shift) & ((1 << table.pseudo_bits) - 1)) << table.rank_bits
     bank = (bank << table.group_bits) | ((local >> table.group_shift) & ((1 << table.group_bits) - 1))
     bank = (bank << table.bank_bits) | ((local >> table.bank_shift) & ((1 << table.bank_bits) - 1))
     ch.transaction_bursts[kind] += 1
     ch.last_admit = cycle
-    number = ch.accepted
-    ch.accepted = number + 1
     if kind == READ:
         ch.st_accept_sum += cycle
         ch.in_flight += 1
@@ -408,6 +407,8 @@ def accept(table: Any, ch: Any, device: Any, cycle: int, kind: int, local: int, 
             last[2] += 1
             last[4] = column + 1
             return
+    number = ch.accepted_runs
+    ch.accepted_runs = number + 1
     entry = ch.transaction[kind, ch.oldest[kind, runs]]
     entry[0], entry[1], entry[2], entry[3], entry[4], entry[5] = bank, row, 1, item, column + 1, number
     ch.transaction_runs[kind] = runs + 1
@@ -860,7 +861,7 @@ def first_bank(
 
 @compiled
 def oldest_bank(table: Any, ch: Any, command: int, banks: int, cycle: int, pim: tuple[int, int, int]) -> int:
-    """Of ``banks`` that may issue ``command`` at ``cycle``, that whose request was accepted first."""
+    """Of ``banks`` that may issue ``command`` at ``cycle``, that whose request was accepted first (runs count as a whole)."""
     chosen, oldest = -1, NEVER
     while banks:
         bank = trailing_zeros(banks)
@@ -1103,7 +1104,8 @@ def run_channel(table: Any, ch: Any, device: Any, operations: Any, trace: Any, n
         if ch.refresh_due <= now:
             fall_due(table, ch, now)
         if ch.arrival <= now:
-            take_returns(ch, now)
+            if ch.in_flight + 1 >= table.outstanding_reads:
+                take_returns(ch, now)
             if ch.trace_next < ch.trace_end:
                 again = admit_request(table, ch, device, trace[ch.trace_next], now)
             elif ch.trace_more:
