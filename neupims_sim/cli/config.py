@@ -11,7 +11,6 @@ from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption
 from neupims_sim.cli.output import print_json
 from neupims_sim.config import check_file, dump_config, load_config
 from neupims_sim.errors import InputError
-from neupims_sim.simulation import check_config_names
 
 app = typer.Typer(help="Show and check configurations.", no_args_is_help=True)
 
@@ -19,6 +18,8 @@ app = typer.Typer(help="Show and check configurations.", no_args_is_help=True)
 @app.command()
 def show(config: ConfigArgument, set_: SetOption = None, json: JsonOption = False) -> None:
     """Print the fully resolved configuration: YAML that can be run again, or JSON."""
+    from neupims_sim.simulation import check_config_names  # here, because the simulator is slow to load
+
     resolved = load_config(config, set_ or ())
     check_config_names(resolved)
     if json:

@@ -202,7 +202,7 @@ def read_requests(path: str | Path, capacity_bytes: int | None = None) -> Reques
 
 
 def stream_requests(
-    path: str | Path, capacity_bytes: int | None = None, *, block_bytes: int = 1 << 23
+    path: str | Path, capacity_bytes: int | None = None, *, block_bytes: int = 1 << 21
 ) -> Iterator[Requests]:
     """Read a trace file in parts of about ``block_bytes`` of text.
 
