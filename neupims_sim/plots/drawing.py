@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError, suggestion
+from neupims_sim.plots.files import check_format, save_figure
 from neupims_sim.plots.style import STYLE
 from neupims_sim.registry import Registry
 from neupims_sim.sweeps import load_results
@@ -24,7 +25,6 @@ from neupims_sim.sweeps import load_results
 Plot = Callable[[pd.DataFrame, Mapping[str, Any]], Figure]
 PLOTS: Registry[Plot] = Registry("plot", package="neupims_sim.plots")
 DEFAULT_KIND = "throughput_bars"
-FORMATS = (".pdf", ".png", ".svg")
 
 
 def draw(
@@ -42,10 +42,7 @@ def draw(
     directory = Path(directory)
     files = [] if output is None else [Path(output)]
     for file in files:
-        if file.suffix not in FORMATS:
-            raise InputError(
-                f"{file}: cannot write {file.suffix or 'a file without suffix'}; allowed: {', '.join(FORMATS)}"
-            )
+        check_format(file)
     sweep, table = load_results(directory)
     stated = dict(sweep.plot)
     stated_kind = stated.pop("kind", DEFAULT_KIND)
@@ -62,12 +59,7 @@ def draw(
 
     files = files or [directory / f"{kind}{suffix}" for suffix in (".pdf", ".png")]
     for file in files:
-        undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}  # same table, same bytes
-        try:
-            with mpl.rc_context(STYLE):
-                figure.savefig(file, metadata=undated.get(file.suffix))
-        except OSError as error:
-            raise InputError(f"{file}: cannot be written: {error.strerror}") from error
+        save_figure(figure, file)
     return files
 
 
