@@ -100,6 +100,11 @@ def shares(config: MemoryConfig, row: Constraint, before: Issued, command: str, 
     return any(a != b and a // ranks == b // ranks for a in mine for b in its)
 
 
+def length(config: MemoryConfig, previous: str, following: str) -> int:
+    """From the distance of two commands' last cycles to that of their first."""
+    return config.command_cycles.get(previous, 1) - config.command_cycles.get(following, 1)
+
+
 def earliest_by(
     config: MemoryConfig, rows: Sequence[Constraint], issued: Sequence[Issued], command: str, bank: int
 ) -> int:
@@ -107,7 +112,7 @@ def earliest_by(
     earliest = 0
     for row in rows:
         cycles = sorted(
-            before.cycle + latency_cycles(config, row.latency, before.dots)
+            before.cycle + latency_cycles(config, row.latency, before.dots) + length(config, before.command, command)
             for before in issued
             if shares(config, row, before, command, bank)
         )

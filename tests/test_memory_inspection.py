@@ -145,8 +145,20 @@ def test_the_rows_shown_are_those_that_the_engine_obeys(name: str, preset: str) 
     config = load_memory(name, preset)
     spec = resolve(config, preset)
     rows = active_constraints(spec, preset)
+    lengths = dict(zip(COMMANDS, spec.command_cycles, strict=True))
+
+    def from_first_cycles(cycles: int, previous: str, following: str, window: int) -> int:
+        """A table's distance is between last cycles; windows remember last cycles."""
+        return cycles + (1 if window > 1 else lengths[previous]) - lengths[following]
+
     expanded = [
-        (previous, following, row.cycles, row.cycles_per_dot, row.window)
+        (
+            previous,
+            following,
+            from_first_cycles(row.cycles, previous, following, row.window),
+            row.cycles_per_dot,
+            row.window,
+        )
         for row in rows
         for previous in row.previous
         for following in row.next

@@ -358,7 +358,8 @@ def assert_completed_on_time(config: MemoryConfig, works: Sequence[Work], outcom
             own = outcome.named(command)
             own = own[(own[:, -1] == item) & (own[:, 0] >= submitted) & (own[:, 0] < completion)]
             assert len(own) == len(asked_bursts(config, work))
-            assert completion == own[:, 0].max() + latency[command] + config.organization.burst_cycles
+            last_cycle = own[:, 0].max() + config.command_cycles.get(command, 1) - 1
+            assert completion == last_cycle + latency[command] + config.organization.burst_cycles
             continue
         ends = []
         for channel, operations in work.operations.items():

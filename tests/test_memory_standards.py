@@ -22,6 +22,7 @@ from standard_cases import (
     earliest_by,
     first_of,
     grade,
+    length,
     local_of,
     refresh_interval,
     refreshes,
@@ -44,11 +45,11 @@ each_table = pytest.mark.parametrize("name", TABLES)
 
 
 def row_timing(config: MemoryConfig) -> tuple[int, int, int]:
-    """tRCD of a read, tRP, and CL with the burst."""
+    """tRCD of a read, tRP, and CL with the burst, from the first cycles of the commands (JEDEC counts from the last)."""
     return (
-        first_of(config, "tRCDRD", "tRCD"),
-        config.timing["tRP"],
-        config.timing["CL"] + config.organization.burst_cycles,
+        first_of(config, "tRCDRD", "tRCD") + length(config, "ACT", "RD"),
+        config.timing["tRP"] + length(config, "PRE", "ACT"),
+        config.timing["CL"] + config.organization.burst_cycles + length(config, "RD", "one cycle"),
     )
 
 
@@ -119,7 +120,8 @@ def test_conflicts_in_one_bank_follow_each_other_every_row_cycle(name: str, spee
     rows = range(50)
     end, log = replayed(config, local_of(config, [3] * len(rows), rows))
     read_to_precharge = earliest_by(config, config.constraints, [Issued(0, "RD", 3)], "PRE", 3)
-    row_cycle = max(config.timing["tRAS"], activate + read_to_precharge) + precharge
+    open_cycles = config.timing["tRAS"] + length(config, "ACT", "PRE")
+    row_cycle = max(open_cycles, activate + read_to_precharge) + precharge
     assert set(np.diff(cycles_of(log, "ACT"))) == {row_cycle}
     assert end == (len(rows) - 1) * row_cycle + activate + column
 

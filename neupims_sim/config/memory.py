@@ -271,7 +271,7 @@ class MemoryConfig(_Section):
     expression over other parameters and ``burst`` (``tRC: tRAS + tRP``)."""
     constraints: tuple[Constraint, ...] = ()
     command_cycles: dict[str, PositiveInt] = {}
-    """Cycles that a command takes on its command bus, where that is not 1."""
+    """Cycles that a command takes on its command bus, where that is not 1. Distances and latencies count from the last of them."""
     controller: ControllerConfig = ControllerConfig()
     pim: PimConfig = PimConfig()
     power: PowerConfig | None = None

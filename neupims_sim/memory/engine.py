@@ -171,7 +171,7 @@ CHANNEL = _record(
     ("waiting_runs", 2, MAX_BANKS),  # runs in the transaction queue per bank
     # [command, node]: first cycle at which the command is legal as far as this node of the hierarchy knows.
     ("ready", N_COMMANDS, MAX_NODES),
-    ("history", MAX_WINDOWS, MAX_NODES, MAX_WINDOW),  # rings of past issue cycles, for rows with a window
+    ("history", MAX_WINDOWS, MAX_NODES, MAX_WINDOW),  # rings of the last cycles of past commands, for rows with a window
     ("history_at", MAX_WINDOWS, MAX_NODES),
     # Accepted runs (bank, row, bursts, item, end, number) not in a bank queue yet. end: the column after the last burst, number:
     # how many runs were accepted before it.
@@ -250,7 +250,8 @@ def record(
     for index in range(table.window_begin[command], table.row_begin[command + 1]):
         rule = table.rows[index]
         node = table.node[bank, rule[1]]
-        delay_node(ch, rule[0], node, push_history(ch, rule[5], node, rule[4], cycle) + rule[2])
+        last = cycle + table.command_cycles[command] - 1
+        delay_node(ch, rule[0], node, push_history(ch, rule[5], node, rule[4], last) + rule[2])
 
 
 @inlined
@@ -270,7 +271,7 @@ def delay_node(ch: Any, command: int, node: int, cycle: int) -> None:
 
 @compiled
 def push_history(ch: Any, history: int, node: int, window: int, cycle: int) -> int:
-    """Remember an issue cycle; returns that of the command ``window - 1`` before it."""
+    """Remember a command's last cycle; returns that of the command ``window - 1`` before it."""
     at = ch.history_at[history, node]
     ch.history[history, node, at] = cycle
     at = at + 1 if at + 1 < window else 0

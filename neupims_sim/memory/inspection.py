@@ -139,7 +139,9 @@ def active_constraints(spec: ResolvedSpec, preset: str) -> list[ActiveConstraint
     for row in spec.config.constraints:
         if set(row.when) <= {preset, spec.config.row_buffers}:
             first, *_ = islice(resolved, len(row.previous) * len(row.next))
-            cycles = first.base, first.per_dot
+            lengths = spec.command_cycles
+            before = 1 if row.window > 1 else lengths[first.previous]
+            cycles = first.base - before + lengths[first.next], first.per_dot
             active.append(
                 ActiveConstraint(
                     row.scope, row.previous, row.next, row.latency, *cycles, row.window, row.when, row.source

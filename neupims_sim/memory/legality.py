@@ -240,6 +240,8 @@ class _Channel:
 class _TimingRule:
     """One constraint row: for every earlier ``previous`` that shares the scope with this ``next``, distance >= latency.
 
+    A distance is between the last cycles of two commands; the log has their first.
+
     Per instance of the scope (a bank, a bank group, ...) it keeps when the last ``window`` previous commands stop forbidding the next one.
     """
 
@@ -252,7 +254,7 @@ class _TimingRule:
         self.touched: dict[tuple[str, int], set[int]] = {}
 
     def check(self, entry: _Entry) -> Iterator[Violation]:
-        required = max(self.earliest.get(instance, 0) for instance in self._touches(entry))
+        required = max(self.earliest.get(instance, 0) for instance in self._touches(entry)) - self._length(entry)
         if entry.cycle < required:
             yield _violation(entry, self.text, required)
 
@@ -262,9 +264,12 @@ class _TimingRule:
             self.latency[dots] = latency_cycles(self.memory, self.constraint.latency, dots)
         for instance in self._binds(entry):
             release = self.release[instance]
-            release.append(entry.cycle + self.latency[dots])
+            release.append(entry.cycle + self._length(entry) + self.latency[dots])
             if len(release) == self.constraint.window:
                 self.earliest[instance] = max(self.earliest.get(instance, 0), release[0])
+
+    def _length(self, entry: _Entry) -> int:
+        return self.memory.command_cycles.get(entry.command, 1)
 
     def _binds(self, entry: _Entry) -> set[int]:
         """Instances of the scope in which a previous command binds the next one."""
@@ -313,7 +318,8 @@ class _DataBus:
 
     def __init__(self, memory: MemoryConfig) -> None:
         self.burst = memory.organization.burst_cycles
-        self.delay = {"RD": memory.timing.get("CL", 0), "WR": memory.timing.get("CWL", 0)}
+        latency = {"RD": memory.timing.get("CL", 0), "WR": memory.timing.get("CWL", 0)}
+        self.delay = {name: cycles + memory.command_cycles.get(name, 1) - 1 for name, cycles in latency.items()}
         self.per_pseudo_channel = memory.organization.banks // memory.organization.pseudo_channels
         self.starts: dict[int, list[int]] = defaultdict(list)
 

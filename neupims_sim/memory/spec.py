@@ -74,7 +74,8 @@ class ResolvedSpec:
     ----------
     rows: the constraints; a row's level is the coarsest of its scope and of what its two commands address, because a command
         that addresses a whole group is checked (and remembered) at that group.
-    command_bus, command_cycles: per command, which command bus it takes, and for how many cycles.
+    command_bus, command_cycles: per command, which command bus it takes, and for how many cycles. Times here count from the
+        first of these cycles, those of the table from the last.
     refresh: the refresh command or None; its interval per rank is ``refresh_interval`` cycles.
     pim_act_level: what PIM_ACT addresses, BANK_GROUP or RANK.
     """
@@ -165,8 +166,8 @@ def resolve(config: MemoryConfig, preset: str = "physical") -> ResolvedSpec:
         refresh=refresh,
         pim_act_level=levels["PIM_ACT"],
         burst_cycles=organization.burst_cycles,
-        read_latency=parameter("CL") + organization.burst_cycles,
-        write_latency=parameter("CWL") + organization.burst_cycles,
+        read_latency=config.command_cycles.get("RD", 1) - 1 + parameter("CL") + organization.burst_cycles,
+        write_latency=config.command_cycles.get("WR", 1) - 1 + parameter("CWL") + organization.burst_cycles,
         refresh_interval=interval,
         result_latency=result,
         gwrite_latency=parameter("tGWRITE") if pim else 0,
@@ -247,6 +248,9 @@ def _row(
         level = min(scope, levels[previous], levels[following])
     if level == PSEUDO_CHANNEL and config.organization.pseudo_channels == 1:
         level = CHANNEL
+    # Distances are between last cycles (JEDEC); commands are placed by their first. Windows remember last cycles.
+    length = 1 if constraint.window > 1 else config.command_cycles.get(previous, 1)
+    base = max(0, base + length - config.command_cycles.get(following, 1))
     if per_dot and previous != "GEMV":
         raise InputError(f"{where} uses 'dots', which only GEMV has")
     if per_dot and constraint.window > 1:
