@@ -90,3 +90,26 @@ def test_a_bug_is_exit_code_1_with_a_traceback() -> None:
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "RuntimeError: a bug" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("controller: {page_policy: close}", "controller.page_policy='close': unknown page policy 'close'; "),
+        ("organization: {banks_per_group: 32}", "banks per channel: 128; allowed: at most 64"),
+        ("timing: {tREFI: 0}", "the refresh interval is 0 cycles"),
+        ("constraints: [[bank, ACT, PRX, tRAS]]", "[bank, ACT, PRX, tRAS]: unknown command 'PRX'; "),
+        ("presets: {asplos24: {controller: {refresh: none}}}", "controller.refresh='none': unknown refresh 'none'; "),
+        ("speeds: {fast: {timing: {tRP: tRPX}}}", "timing.tRP='tRPX': unknown timing 'tRPX'; "),
+    ],
+)
+def test_config_check_refuses_what_the_memory_engine_would(
+    capsys: Captured, tmp_path: Path, table: str, message: str
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"base: hbm2\nname: mine\n{table}\n")
+    code, out, err = run(capsys, "config", "check", str(file))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {file}")
+    assert message in err
+    assert err.count("\n") == 1

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel
 
 from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption
 from neupims_sim.cli.output import print_json
-from neupims_sim.config import check_file, dump_config, load_config
+from neupims_sim.config import Config, MemoryConfig, check_file, dump_config, load_config
+from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
 
 app = typer.Typer(help="Show and check configurations.", no_args_is_help=True)
@@ -36,7 +38,8 @@ def check(
     bad = 0
     for file in files:
         try:
-            check_file(file)
+            for loaded, preset in check_file(file):
+                _check_names(loaded, preset, file)
         except InputError as error:
             typer.echo(f"error: {error}", err=True)
             bad += 1
@@ -44,3 +47,19 @@ def check(
             typer.echo(f"{file}: ok")
     if bad:
         raise typer.Exit(2)
+
+
+def _check_names(loaded: BaseModel, preset: str, file: Path) -> None:
+    """What only the simulator knows: the names of policies, and what the memory engine can do; raises InputError."""
+    from neupims_sim.memory import resolve  # here, because the simulator is slow to load
+    from neupims_sim.memory.device import build_table
+    from neupims_sim.simulation import check_config_names
+
+    try:
+        if isinstance(loaded, Config):
+            check_config_names(loaded)
+        memory = loaded.memory if isinstance(loaded, Config) else loaded
+        if isinstance(memory, MemoryConfig) and memory.model == "command":
+            build_table(resolve(memory, preset))
+    except InputError as error:
+        raise InputError(f"{label(file)}: {error}") from None

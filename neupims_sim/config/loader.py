@@ -129,8 +129,10 @@ def load_memory(
     return memory
 
 
-def check_file(path: str | Path) -> None:
+def check_file(path: str | Path) -> list[tuple[BaseModel, str]]:
     """Validate any file of the configuration folders, or a user's own of the same kind; raises InputError.
+
+    Returns what it amounts to, each with the preset that it was loaded for.
 
     The kind is that of the folder it lies in (a memory file is checked under every preset and speed grade that it
     states, a preset with every system); elsewhere it is told from the keys.
@@ -143,18 +145,17 @@ def check_file(path: str | Path) -> None:
         known = available("presets").get(path.stem)
         if known is None or not known.samefile(path):
             raise InputError(f"{label(path)}: a preset is found in a configs/presets folder only; put the file there")
-        for system in available("systems"):
-            load_config(system, {"preset": path.stem})
-        return
+        return [(load_config(system, {"preset": path.stem}), path.stem) for system in available("systems")]
     section = _section_of(path, tree)
     if section is None:
-        load_config(path)
-        return
-    presets, speeds = tree.get("presets") or {}, tree.get("speeds") or {}
-    for preset in [DEFAULT_PRESET, *(presets if section == "memory" and isinstance(presets, dict) else ())]:
-        load_section(section, path.absolute(), preset)
-    for speed in speeds if section == "memory" and isinstance(speeds, dict) else ():
-        load_section(section, path.absolute(), overrides={"speed": speed})
+        config = load_config(path)
+        return [(config, config.preset)]
+    variants: list[tuple[str, dict[str, Any]]] = [(DEFAULT_PRESET, {})]
+    if section == "memory":
+        stated = {key: value for key in ("presets", "speeds") if isinstance(value := tree.get(key), dict)}
+        variants += [(preset, {}) for preset in stated.get("presets", {})]
+        variants += [(DEFAULT_PRESET, {"speed": speed}) for speed in stated.get("speeds", {})]
+    return [(load_section(section, path.absolute(), preset, values), preset) for preset, values in variants]
 
 
 # --- sources ---
