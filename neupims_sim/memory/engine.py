@@ -25,6 +25,7 @@ receive records as pointers, which is what makes the small functions below free;
 # mypy: disable-error-code="no-any-return,return-value"
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -204,6 +205,24 @@ REQUEST = _record(("local",), ("kind",), ("cycle",), ("item",))
 
 FOR_REFRESH, FOR_PIM, FOR_MEMORY = 0, 1, 2
 """Who wants the command that a channel has chosen."""
+
+IMPORTED = (N_COMMANDS, ACT, PRE, RD, WR, REF, GWRITE, HEADER, PIM_ACT, PIM_PRE, GEMV, REFPB, PREA)
+IMPORTED += (CHANNEL_LEVEL, PSEUDO_CHANNEL, RANK, BANK_GROUP, BANK, OP_GWRITE)
+"""Constants of other modules that are compiled into the functions below."""
+
+
+@compiled
+def compiled_constants() -> tuple[int, ...]:
+    """:data:`IMPORTED` as it was when this module was compiled; Numba's cache notices changes of this file only."""
+    return IMPORTED
+
+
+def check_compiled() -> None:
+    """Raise RuntimeError if the compiled code on disk is older than the constants that it was made with."""
+    if compiled_constants() != IMPORTED:
+        raise RuntimeError(
+            f"compiled code in {Path(__file__).with_name('__pycache__')} was made with other command numbers; delete that folder"
+        )
 
 
 @compiled
