@@ -206,8 +206,10 @@ REQUEST = _record(("local",), ("kind",), ("cycle",), ("item",))
 FOR_REFRESH, FOR_PIM, FOR_MEMORY = 0, 1, 2
 """Who wants the command that a channel has chosen."""
 
-IMPORTED = (N_COMMANDS, ACT, PRE, RD, WR, REF, GWRITE, HEADER, PIM_ACT, PIM_PRE, GEMV, REFPB, PREA)
-IMPORTED += (CHANNEL_LEVEL, PSEUDO_CHANNEL, RANK, BANK_GROUP, BANK, OP_GWRITE)
+IMPORTED = (
+    N_COMMANDS, ACT, PRE, RD, WR, REF, GWRITE, HEADER, PIM_ACT, PIM_PRE, GEMV, REFPB, PREA,
+    CHANNEL_LEVEL, PSEUDO_CHANNEL, RANK, BANK_GROUP, BANK, OP_GWRITE,
+)  # fmt: skip
 """Constants of other modules that are compiled into the functions below."""
 
 
