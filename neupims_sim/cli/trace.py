@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,9 @@ import typer
 from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption
 from neupims_sim.cli.output import print_json, print_table
 from neupims_sim.config import load_config
-from neupims_sim.trace import check_trace, open_trace, summarize, total, write_trace
-from neupims_sim.workloads import generate_llm, request_batch
+from neupims_sim.errors import InputError
+from neupims_sim.trace import Trace, check_trace, open_trace, summarize, total, write_trace
+from neupims_sim.workloads import generate_llm, generate_resnet, generate_retrieval, generate_vit, request_batch
 
 app = typer.Typer(help="Make, show and check operator traces.", no_args_is_help=True)
 
@@ -19,6 +21,8 @@ OutputOption = Annotated[
     Path, typer.Option("-o", "--output", metavar="F", help="The trace to write: *.jsonl or *.jsonl.gz.")
 ]
 FileArgument = Annotated[Path, typer.Argument(metavar="F", help="A trace: *.jsonl or *.jsonl.gz.")]
+ImageSizeOption = Annotated[str, typer.Option(metavar="S", help="Pixels: the side of a square, or HEIGHTxWIDTH.")]
+BatchOption = Annotated[int, typer.Option(metavar="B", help="Images per batch.")]
 
 
 @app.command()
@@ -34,8 +38,64 @@ def llm(config: ConfigArgument, output: OutputOption, set_: SetOption = None) ->
         lm_head=workload.lm_head,
         seed=resolved.seed,
     )
-    write_trace(output, trace.header, trace.operators)
-    typer.echo(f"{output}: {len(trace.operators)} operators")
+    _write(output, trace)
+
+
+@app.command()
+def vit(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="vit-s16, vit-b16, vit-l16 or vit-h14.")],
+    output: OutputOption,
+    image_size: ImageSizeOption = "224",
+    batch: BatchOption = 1,
+    pooling: Annotated[str, typer.Option(metavar="P", help="cls, average, max, gem or ggem.")] = "cls",
+    groups: Annotated[
+        int | None, typer.Option(metavar="G", help="Groups of ggem. [default: one per head]", show_default=False)
+    ] = None,
+) -> None:
+    """Write the trace of one inference of a vision transformer."""
+    size = _image_size(image_size)
+    _write(output, generate_vit(model, image_size=size, batch=batch, pooling=pooling, groups=groups))
+
+
+@app.command()
+def resnet(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="resnet50 or resnet101.")],
+    output: OutputOption,
+    image_size: ImageSizeOption = "224",
+    batch: BatchOption = 1,
+    head: Annotated[
+        str, typer.Option(metavar="HEAD", help="classifier, or superglobal: the descriptor of three scales.")
+    ] = "classifier",
+) -> None:
+    """Write the trace of one inference of a ResNet."""
+    _write(output, generate_resnet(model, image_size=_image_size(image_size), batch=batch, head=head))
+
+
+@app.command()
+def retrieval(
+    output: OutputOption,
+    database: Annotated[int, typer.Option(metavar="N", help="Vectors in the database.")] = 1_000_000,
+    dimensions: Annotated[int, typer.Option(metavar="D", help="Dimensions of a vector.")] = 2048,
+    queries: Annotated[int, typer.Option(metavar="Q", help="Queries per batch.")] = 1,
+    top: Annotated[int, typer.Option(metavar="M", help="Results of a query, all of which are reranked.")] = 400,
+    rerank: Annotated[str, typer.Option(metavar="HOW", help="superglobal, cvnet, rrt or none.")] = "superglobal",
+    extract: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Extract the queries' descriptors first: resnet50 or resnet101."),
+    ] = None,
+    image_size: ImageSizeOption = "768x1024",
+) -> None:
+    """Write the trace of a search of an image database, with reranking; the image size is for extract and cvnet."""
+    trace = generate_retrieval(
+        database=database,
+        dimensions=dimensions,
+        queries=queries,
+        top_m=top,
+        rerank=rerank,
+        extract=extract,
+        image_size=_image_size(image_size),
+    )
+    _write(output, trace)
 
 
 @app.command()
@@ -71,3 +131,16 @@ def check(file: FileArgument) -> None:
     """Read a trace to its end; the first mistake is reported with its line."""
     count = check_trace(file)
     typer.echo(f"{file}: ok, {count} operators")
+
+
+def _write(output: Path, trace: Trace) -> None:
+    write_trace(output, trace.header, trace.operators)
+    typer.echo(f"{output}: {len(trace.operators)} operators")
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    """Height and width of ``S`` or ``HxW``."""
+    sides = re.fullmatch(r"([0-9]{1,6})(?:x([0-9]{1,6}))?", text)
+    if sides is None:
+        raise InputError(f"trace: --image-size {text!r} is neither a side nor HEIGHTxWIDTH, e.g. 224 or 768x1024")
+    return int(sides[1]), int(sides[2] or sides[1])

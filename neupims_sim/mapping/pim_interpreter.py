@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from neupims_sim.kernels import attention_probabilities
 from neupims_sim.mapping.pim_attention import AttentionLayout, AttentionRows, IntArray, Positions
+from neupims_sim.mapping.pim_search import SearchLayout
 from neupims_sim.memory.program import GWRITE, PimProgram
 
 FloatArray = npt.NDArray[np.float64]
@@ -105,3 +106,35 @@ def run_attention(
     store_context(memory, layout, rows, keys, values)
     logits = run_logits(memory, layout, rows, query, len(keys))
     return run_attend(memory, layout, rows, attention_probabilities(logits, layout.head_size))
+
+
+def run_search(
+    memory: PimMemory,
+    layout: SearchLayout,
+    database_row: int,
+    query_row: int,
+    queries: FloatArray,
+    database: FloatArray,
+) -> FloatArray:
+    """Similarities on PIM: queries [queries, dimensions], descriptors of one channel [vectors, dimensions] -> [queries, vectors]."""
+    vector, element = _indices(database)
+    memory.write(database_row, layout.database_positions(vector, element), database)
+    query, element = _indices(queries)
+    memory.write(query_row, layout.query_positions(query, element), queries)
+    vectors = len(database)
+    results = np.array(memory.execute(layout.program(len(queries), vectors, database_row, query_row)))
+    parts = results.reshape(len(queries), layout.chunks, layout.groups(vectors) * layout.banks)
+    similarities: FloatArray = parts.sum(axis=1)[:, :vectors]
+    return similarities
+
+
+def run_mean(memory: PimMemory, layout: AttentionLayout, rows: AttentionRows, tokens: FloatArray) -> FloatArray:
+    """Mean over tokens on PIM: [tokens, channels] -> [channels]. Pooling is attention with equal probabilities.
+
+    Tokens are stored as the V of one head of ``channels`` elements. Generalised means raise to the power before they write and
+    take the root of what comes back, both on the vector units.
+    """
+    values = tokens[:, np.newaxis]
+    memory.write(rows.value, layout.value_positions(*_indices(values)), values)
+    mean: FloatArray = run_attend(memory, layout, rows, np.full((1, len(tokens)), 1 / len(tokens)))[0]
+    return mean

@@ -16,6 +16,9 @@ from neupims_sim.workloads.requests import (
     warmed_up_batch,
     warmed_up_contexts,
 )
+from neupims_sim.workloads.resnet import generate_resnet
+from neupims_sim.workloads.retrieval import generate_retrieval
+from neupims_sim.workloads.vit import generate_vit
 
 __all__ = [
     "LengthTable",
@@ -23,6 +26,9 @@ __all__ = [
     "RequestStream",
     "block_parameters",
     "generate_llm",
+    "generate_resnet",
+    "generate_retrieval",
+    "generate_vit",
     "length_tables",
     "load_lengths",
     "parameters",

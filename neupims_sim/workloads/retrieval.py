@@ -1,0 +1,82 @@
+"""Image retrieval as operator traces: extraction of the queries' descriptors, search of the database, reranking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from neupims_sim.errors import InputError, suggestion
+from neupims_sim.trace import Tensor, Trace, TraceHeader
+from neupims_sim.workloads import resnet
+from neupims_sim.workloads.building import TraceBuilder
+from neupims_sim.workloads.reranking import Candidates, cvnet, rrt, superglobal, top
+
+RERANKS = ("superglobal", "cvnet", "rrt", "none")
+
+
+def generate_retrieval(
+    *,
+    database: int,
+    dimensions: int = resnet.DESCRIPTOR,
+    queries: int = 1,
+    top_m: int = 400,
+    rerank: str = "superglobal",
+    extract: str | None = None,
+    image_size: tuple[int, int] = (768, 1024),
+    dtype: str = "float16",
+) -> Trace:
+    """The trace of a batch of queries.
+
+    Parameters
+    ----------
+    database: number of vectors N.
+    dimensions: of every vector, D.
+    top_m: results M of a query.
+    rerank: ``superglobal``, or by local features ``cvnet`` or ``rrt`` (read from the database, not extracted), or ``none``.
+    extract: a ResNet by which the queries' descriptors are extracted from images first (None: descriptors are given).
+    image_size: height and width of all images, pixels; used by ``extract`` and by ``rerank=cvnet``.
+
+    Operators: those of ``resnet.extract``; ``search`` of all queries [Q, D] x [D, N] and ``ranks``, the best M of each;
+    per query (``request``) those of the reranker in ``reranking``, the last of which is ``order``.
+
+    Raises ``InputError`` for unknown names, sizes below 1, M > N, an extractor of other dimensions.
+    """
+    for key, value in (("database", database), ("dimensions", dimensions), ("queries", queries), ("top", top_m)):
+        if value < 1:
+            raise InputError(f"{key}={value} must be at least 1")
+    if top_m > database:
+        raise InputError(f"top={top_m} is more than the database={database} vectors")
+    if rerank not in RERANKS:
+        raise InputError(f"unknown rerank {rerank!r}; {suggestion(rerank, RERANKS)}")
+    builder = TraceBuilder(dtype)
+    vectors = _queries(builder, queries, dimensions, extract, image_size)
+    table = builder.state("database", database, dimensions)
+    similarities = builder.add("search", "similarity", (vectors, table), (queries, database))
+    ranks = top(builder, "ranks", similarities, top_m)
+    for query in range(queries) if rerank != "none" else ():
+        own = builder.activation(f"{vectors.name}[{query}]", 1, dimensions)
+        found = Tensor(f"{ranks.name}[{query}]", (top_m,), ranks.dtype)
+        candidates = Candidates(query, own, found, table)
+        if rerank == "superglobal":
+            superglobal(builder, candidates)
+        elif rerank == "rrt":
+            rrt(builder, candidates)
+        else:
+            cvnet(builder, candidates, image_size)
+    attrs: dict[str, Any] = {"database": database, "dimensions": dimensions, "top": top_m, "rerank": rerank}
+    if extract is not None:
+        attrs["extract"] = extract
+    if extract is not None or rerank == "cvnet":
+        attrs["image_size"] = list(image_size)
+    return Trace(TraceHeader("retrieval", "retrieve", queries, dtype, attrs=attrs), tuple(builder.operators))
+
+
+def _queries(
+    builder: TraceBuilder, queries: int, dimensions: int, extract: str | None, image_size: tuple[int, int]
+) -> Tensor:
+    """Descriptors of the queries [Q, D], extracted or given."""
+    if extract is None:
+        return builder.activation("descriptors", queries, dimensions)
+    descriptors = resnet.extract(builder, extract, image_size, queries)
+    if descriptors.shape[1] != dimensions:
+        raise InputError(f"extract={extract} gives {descriptors.shape[1]} dimensions, not dimensions={dimensions}")
+    return descriptors
