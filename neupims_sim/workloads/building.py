@@ -13,11 +13,13 @@ from neupims_sim.trace import Operator, Role, Tensor
 class TraceBuilder:
     """Operators in the order in which they are added; each depends on the producers of its inputs.
 
-    Weights and state have no producer, nor has the model's own input.
+    Weights and state have no producer, nor has the model's own input. ``repeat``: how often an operator is executed unless
+    it says otherwise.
     """
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(self, dtype: str, repeat: int = 1) -> None:
         self.operators: list[Operator] = []
+        self._repeat = repeat
         self._producers: defaultdict[str, list[int]] = defaultdict(list)
         self._dtype = dtype
 
@@ -28,6 +30,10 @@ class TraceBuilder:
     def weight(self, name: str, *shape: int) -> Tensor:
         """A parameter of the model."""
         return self._tensor(name, shape, "weight")
+
+    def cache(self, name: str, *shape: int) -> Tensor:
+        """Keys and values of requests."""
+        return self._tensor(name, shape, "kv_cache")
 
     def state(self, name: str, *shape: int) -> Tensor:
         """What lives between requests without being a parameter: a database."""
@@ -41,7 +47,7 @@ class TraceBuilder:
         shape: tuple[int, ...],
         *,
         output: str | None = None,
-        repeat: int = 1,
+        repeat: int | None = None,
         request: int | None = None,
         attrs: dict[str, Any] | None = None,
     ) -> Tensor:
@@ -54,14 +60,21 @@ class TraceBuilder:
         return produced
 
     def linear(
-        self, name: str, left: Tensor, width: int, *, repeat: int = 1, request: int | None = None, bias: bool = True
+        self,
+        name: str,
+        left: Tensor,
+        width: int,
+        *,
+        repeat: int | None = None,
+        request: int | None = None,
+        bias: bool = True,
     ) -> Tensor:
         """Append a GEMM with weights of its own: [M, K] -> [M, width]."""
         inputs = [left, self.weight(f"{name}.weight", left.shape[1], width)]
         inputs += [self.weight(f"{name}.bias", width)] if bias else []
         return self.add(name, "gemm", tuple(inputs), (left.shape[0], width), repeat=repeat, request=request)
 
-    def layernorm(self, name: str, hidden: Tensor, *, repeat: int = 1, request: int | None = None) -> Tensor:
+    def layernorm(self, name: str, hidden: Tensor, *, repeat: int | None = None, request: int | None = None) -> Tensor:
         """Append a LayerNorm with gain and shift: [T, E] -> [T, E]."""
         vectors = (self.weight(f"{name}.{vector}", hidden.shape[1]) for vector in ("gain", "shift"))
         return self.add(name, "layernorm", (hidden, *vectors), hidden.shape, repeat=repeat, request=request)
@@ -73,12 +86,13 @@ class TraceBuilder:
         inputs: tuple[Tensor, ...],
         outputs: tuple[Tensor, ...],
         *,
-        repeat: int = 1,
+        repeat: int | None = None,
         request: int | None = None,
         attrs: dict[str, Any] | None = None,
     ) -> None:
         """Append an operator."""
         number = len(self.operators)
+        repeat = self._repeat if repeat is None else repeat
         deps = {producer for tensor in inputs for producer in self._producers_of(tensor)}
         self.operators.append(
             Operator(number, name, op, inputs, outputs, tuple(sorted(deps)), repeat, request, attrs or {})

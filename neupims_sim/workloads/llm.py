@@ -7,7 +7,6 @@ norms and residual additions on every device.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 
 from neupims_sim.config import ModelConfig
 from neupims_sim.errors import InputError
-from neupims_sim.trace import Operator, Role, Tensor, Trace, TraceHeader
+from neupims_sim.trace import Tensor, Trace, TraceHeader
+from neupims_sim.workloads.building import TraceBuilder
 
 Phase = Literal["decode", "prefill"]
 
@@ -118,26 +118,24 @@ def _check(model: ModelConfig, contexts: list[int], tensor_parallel: int, lm_hea
             )
 
 
-class _LlmTrace:
-    """Collects operators; an operator depends on the producers of its inputs, found by tensor name."""
+class _LlmTrace(TraceBuilder):
+    """The parts of a decoder model. An operator is executed once per layer unless it says otherwise."""
 
     def __init__(self, model: ModelConfig, tensor_parallel: int, dtype: str) -> None:
-        self.operators: list[Operator] = []
-        self._producers: defaultdict[str, list[int]] = defaultdict(list)
+        super().__init__(dtype, repeat=model.layers)
         self._model = model
         self._devices = tensor_parallel
-        self._dtype = dtype
         self._heads = model.heads // tensor_parallel
         self._kv_heads = model.kv_heads // tensor_parallel
 
     def embedding(self, tokens: int) -> Tensor:
         """Token ids to hidden state [tokens, d_model]."""
         model = self._model
-        tables = [self._weight("embedding.weight", model.vocabulary // self._devices, model.d_model)]
+        tables = [self.weight("embedding.weight", model.vocabulary // self._devices, model.d_model)]
         if model.position == "learned":
-            tables.append(self._weight("embedding.positions", model.max_positions, model.d_model))
+            tables.append(self.weight("embedding.positions", model.max_positions, model.d_model))
         ids = Tensor("tokens", (tokens,), "int32")
-        hidden = self._add("embedding", "embedding", (ids, *tables), (tokens, model.d_model), repeat=1)
+        hidden = self.add("embedding", "embedding", (ids, *tables), (tokens, model.d_model), repeat=1)
         return self._all_reduce("embedding_all_reduce", hidden, repeat=1)
 
     def attention_part(self, hidden: Tensor, contexts: list[int], new_tokens: list[int]) -> Tensor:
@@ -145,123 +143,69 @@ class _LlmTrace:
         model, heads, kv_heads, size = self._model, self._heads, self._kv_heads, self._model.head_size
         tokens = hidden.shape[0]
         normed = self._norm("attention_norm", hidden)
-        source = self._linear("qkv", normed, (heads + 2 * kv_heads) * size).name
+        source = self.linear("qkv", normed, (heads + 2 * kv_heads) * size, bias=model.bias).name
         queries = self.activation(f"{source}.q", tokens, heads, size)
         keys = self.activation(f"{source}.k", tokens, kv_heads, size)
         values = self.activation(f"{source}.v", tokens, kv_heads, size)
         if model.position == "rotary":
             source = "rotary"
             rotated = tuple(self.activation(f"rotary.{part.name[-1]}", *part.shape) for part in (queries, keys))
-            self._emit("rotary", "rotary", (queries, keys), rotated)
+            self.emit("rotary", "rotary", (queries, keys), rotated)
             keys = rotated[1]
-        appended = self._tensor("kv_cache.new", (2, tokens, kv_heads, size), "kv_cache")
-        self._emit("kv_append", "kv_append", (keys, values), (appended,))
+        appended = self.cache("kv_cache.new", 2, tokens, kv_heads, size)
+        self.emit("kv_append", "kv_append", (keys, values), (appended,))
         for request, (context, new) in enumerate(zip(contexts, new_tokens, strict=True)):
             self._attention(source, request, context, new)
         attended = self.activation("attend", tokens, heads * size)
-        projected = self._linear("projection", attended, model.d_model)
+        projected = self.linear("projection", attended, model.d_model, bias=model.bias)
         projected = self._all_reduce("projection_all_reduce", projected)
-        return self._add("attention_add", "add", (hidden, projected), hidden.shape)
+        return self.add("attention_add", "add", (hidden, projected), hidden.shape)
 
     def ffn_part(self, hidden: Tensor) -> Tensor:
         """Norm, feed-forward network, residual: [T, d_model] -> [T, d_model]."""
         model, width = self._model, self._model.d_ff // self._devices
         normed = self._norm("ffn_norm", hidden)
         if model.ffn == "gated":
-            gate, up = self._linear("gate", normed, width), self._linear("up", normed, width)
-            inner = self._add("silu_multiply", "silu_multiply", (gate, up), gate.shape)
-            out = self._linear("down", inner, model.d_model)
+            gate, up = (
+                self.linear("gate", normed, width, bias=model.bias),
+                self.linear("up", normed, width, bias=model.bias),
+            )
+            inner = self.add("silu_multiply", "silu_multiply", (gate, up), gate.shape)
+            out = self.linear("down", inner, model.d_model, bias=model.bias)
         else:
-            expanded = self._linear("ffn1", normed, width)
-            inner = self._add("gelu", "gelu", (expanded,), expanded.shape)
-            out = self._linear("ffn2", inner, model.d_model)
+            expanded = self.linear("ffn1", normed, width, bias=model.bias)
+            inner = self.add("gelu", "gelu", (expanded,), expanded.shape)
+            out = self.linear("ffn2", inner, model.d_model, bias=model.bias)
         out = self._all_reduce("ffn_all_reduce", out)
-        return self._add("ffn_add", "add", (hidden, out), hidden.shape)
+        return self.add("ffn_add", "add", (hidden, out), hidden.shape)
 
     def head(self, requests: int) -> Tensor:
         """Final norm and LM head of the last token of each request: [requests, vocabulary / devices]."""
         last = self.activation("ffn_add.last", requests, self._model.d_model)
         normed = self._norm("final_norm", last, repeat=1)
         width = self._model.vocabulary // self._devices
-        inputs = (normed, self._weight("lm_head.weight", self._model.d_model, width))
-        return self._add("lm_head", "gemm", inputs, (requests, width), repeat=1)
-
-    def activation(self, name: str, *shape: int) -> Tensor:
-        return self._tensor(name, shape, "activation")
+        inputs = (normed, self.weight("lm_head.weight", self._model.d_model, width))
+        return self.add("lm_head", "gemm", inputs, (requests, width), repeat=1)
 
     def _attention(self, source: str, request: int, context: int, new: int) -> None:
         heads, kv_heads, size = self._heads, self._kv_heads, self._model.head_size
         queries = self.activation(f"{source}.q[{request}]", heads, new, size)
-        keys, values = (
-            self._tensor(f"kv_cache.{part}[{request}]", (kv_heads, context, size), "kv_cache") for part in "kv"
-        )
+        keys, values = (self.cache(f"kv_cache.{part}[{request}]", kv_heads, context, size) for part in "kv")
         logits = self.activation(f"logits[{request}]", heads, new, context)
         weights = self.activation(f"softmax[{request}]", *logits.shape)
         out = self.activation(f"attend[{request}]", heads, new, size)
         shared: dict[str, Any] = {"context_tokens": context, "causal": True}
-        self._emit("logits", "attention_logits", (queries, keys), (logits,), request=request, attrs=shared)
-        self._emit("softmax", "softmax", (logits,), (weights,), request=request, attrs={"causal": True})
-        self._emit("attend", "attention_attend", (weights, values), (out,), request=request, attrs=shared)
+        self.emit("logits", "attention_logits", (queries, keys), (logits,), request=request, attrs=shared)
+        self.emit("softmax", "softmax", (logits,), (weights,), request=request, attrs={"causal": True})
+        self.emit("attend", "attention_attend", (weights, values), (out,), request=request, attrs=shared)
 
     def _norm(self, name: str, hidden: Tensor, repeat: int | None = None) -> Tensor:
         vectors = ("gain", "shift") if self._model.norm == "layernorm" else ("gain",)
-        weights = tuple(self._weight(f"{name}.{vector}", self._model.d_model) for vector in vectors)
-        return self._add(name, self._model.norm, (hidden, *weights), hidden.shape, repeat=repeat)
-
-    def _linear(self, name: str, left: Tensor, width: int) -> Tensor:
-        inputs = [left, self._weight(f"{name}.weight", left.shape[1], width)]
-        if self._model.bias:
-            inputs.append(self._weight(f"{name}.bias", width))
-        return self._add(name, "gemm", tuple(inputs), (left.shape[0], width))
+        weights = tuple(self.weight(f"{name}.{vector}", self._model.d_model) for vector in vectors)
+        return self.add(name, self._model.norm, (hidden, *weights), hidden.shape, repeat=repeat)
 
     def _all_reduce(self, name: str, partial: Tensor, repeat: int | None = None) -> Tensor:
         if self._devices == 1:
             return partial
         attrs = {"devices": self._devices}
-        return self._add(name, "all_reduce", (partial,), partial.shape, repeat=repeat, attrs=attrs)
-
-    def _add(
-        self,
-        name: str,
-        op: str,
-        inputs: tuple[Tensor, ...],
-        shape: tuple[int, ...],
-        *,
-        repeat: int | None = None,
-        attrs: dict[str, Any] | None = None,
-    ) -> Tensor:
-        """Emit an operator with one activation as output, named like the operator; return that tensor."""
-        output = self.activation(name, *shape)
-        self._emit(name, op, inputs, (output,), repeat=repeat, attrs=attrs)
-        return output
-
-    def _emit(
-        self,
-        name: str,
-        op: str,
-        inputs: tuple[Tensor, ...],
-        outputs: tuple[Tensor, ...],
-        *,
-        repeat: int | None = None,
-        request: int | None = None,
-        attrs: dict[str, Any] | None = None,
-    ) -> None:
-        """Append an operator; ``repeat`` None means once per layer."""
-        number = len(self.operators)
-        deps = {producer for tensor in inputs for producer in self._producers_of(tensor)}
-        repeat = self._model.layers if repeat is None else repeat
-        self.operators.append(
-            Operator(number, name, op, inputs, outputs, tuple(sorted(deps)), repeat, request, attrs or {})
-        )
-        for key in {name for tensor in outputs for name in (tensor.name, tensor.whole)}:
-            self._producers[key].append(number)
-
-    def _producers_of(self, tensor: Tensor) -> list[int]:
-        """Operators that wrote exactly this tensor, else those that wrote any part of the whole it is a view of."""
-        return self._producers.get(tensor.name) or self._producers.get(tensor.whole, [])
-
-    def _weight(self, name: str, *shape: int) -> Tensor:
-        return self._tensor(name, shape, "weight")
-
-    def _tensor(self, name: str, shape: tuple[int, ...], role: Role) -> Tensor:
-        return Tensor(name, shape, self._dtype, role)
+        return self.add(name, "all_reduce", (partial,), partial.shape, repeat=repeat, attrs=attrs)
