@@ -25,7 +25,7 @@ from neupims_sim.memory import (
     resolve,
 )
 from neupims_sim.memory.address import AddressMap
-from neupims_sim.memory.command_log import addressed_banks, command_table, read_commands
+from neupims_sim.memory.command_log import command_table, read_commands
 from neupims_sim.memory.inspection import (
     active_constraints,
     declared_commands,
@@ -33,8 +33,9 @@ from neupims_sim.memory.inspection import (
     minimum_distances,
     relations,
 )
+from neupims_sim.memory.legality import addressed_banks
 from neupims_sim.memory.program import GWRITE, TILE
-from neupims_sim.memory.spec import ACT, COMMANDS, GEMV, HEADER, PIM_ACT, PIM_PRE, PRE, PREA, RD, REF, REFPB
+from neupims_sim.memory.spec import ACT, COMMANDS, GEMV, HEADER, PIM_ACT, PIM_PRE, PRE, PREA, RD, REF
 from neupims_sim.plots.command_timeline import MEMORY, PIM, Opening, draw_command_timeline, row_openings
 
 SHIPPED = [name for name in available("memory") if load_memory(name).model == "command"]
@@ -387,8 +388,8 @@ def test_precharge_all_closes_the_rows_of_its_rank(dual: ResolvedSpec) -> None:
 
 def test_a_refresh_of_banks_goes_to_banks_that_lie_apart() -> None:
     spec = resolve(memory("hbm2", **{"organization.ranks": 2, "organization.banks_per_refpb": 2}))
-    assert list(addressed_banks(spec, REFPB, 18)) == [18, 26]
-    assert list(addressed_banks(spec, REF, 16)) == list(range(16, 32))
+    assert list(addressed_banks(spec.config, "REFPB", 18)) == [18, 26]
+    assert list(addressed_banks(spec.config, "REF", 16)) == list(range(16, 32))
 
 
 def texts(figure) -> list[str]:  # type: ignore[no-untyped-def]

@@ -13,6 +13,7 @@ appended as the context grows; no token ever moves.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -69,6 +70,28 @@ class PimCounts(NamedTuple):
     """Written by the NPU as GWRITE sources, padding included."""
 
 
+def check_sizes(what: str, sizes: Mapping[str, int]) -> None:
+    """Raise InputError unless all sizes of a layout are positive and a dot-product fits in a row."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise InputError(f"{what}: {name}={value} must be at least 1")
+    if sizes["multipliers"] > sizes["row_elements"]:
+        raise InputError(
+            f"{what}: {sizes['multipliers']} multipliers per bank need a row of at least as many elements, "
+            f"not {sizes['row_elements']}"
+        )
+
+
+def bank_sizes(memory: MemoryConfig, element_bytes: int) -> dict[str, int]:
+    """What a layout needs to know of one channel of ``memory``."""
+    return {
+        "banks": memory.organization.banks,
+        "row_elements": memory.organization.row_bytes // element_bytes,
+        "multipliers": memory.pim.multipliers_per_bank,
+        "element_bytes": element_bytes,
+    }
+
+
 @dataclass(frozen=True)
 class AttentionLayout:
     """How one decoder layer's K and V of a request lie in the banks of one channel. Raises InputError if they cannot.
@@ -85,14 +108,7 @@ class AttentionLayout:
     element_bytes: int = 2
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise InputError(f"attention layout: {name}={value} must be at least 1")
-        if self.multipliers > self.row_elements:
-            raise InputError(
-                f"attention layout: {self.multipliers} multipliers per bank need a row of at least as many elements, "
-                f"not {self.row_elements}"
-            )
+        check_sizes("attention layout", vars(self))
 
     @staticmethod
     def on(memory: MemoryConfig, kv_heads: int, head_size: int, group: int, element_bytes: int) -> AttentionLayout:
@@ -101,10 +117,7 @@ class AttentionLayout:
             kv_heads=kv_heads,
             head_size=head_size,
             group=group,
-            banks=memory.organization.banks,
-            row_elements=memory.organization.row_bytes // element_bytes,
-            multipliers=memory.pim.multipliers_per_bank,
-            element_bytes=element_bytes,
+            **bank_sizes(memory, element_bytes),
         )
 
     @property

@@ -14,7 +14,7 @@ import numpy as np
 
 from neupims_sim.config.memory import MemoryConfig
 from neupims_sim.errors import InputError
-from neupims_sim.mapping.pim_attention import IntArray, PimCounts, Positions
+from neupims_sim.mapping.pim_attention import IntArray, PimCounts, Positions, bank_sizes, check_sizes
 from neupims_sim.memory.program import GWRITE, TILE, PimProgram
 
 
@@ -32,25 +32,12 @@ class SearchLayout:
     element_bytes: int = 2
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise InputError(f"search layout: {name}={value} must be at least 1")
-        if self.multipliers > self.row_elements:
-            raise InputError(
-                f"search layout: {self.multipliers} multipliers per bank need a row of at least as many elements, "
-                f"not {self.row_elements}"
-            )
+        check_sizes("search layout", vars(self))
 
     @staticmethod
     def on(memory: MemoryConfig, dimensions: int, element_bytes: int) -> SearchLayout:
         """The layout in one channel of ``memory``."""
-        return SearchLayout(
-            dimensions=dimensions,
-            banks=memory.organization.banks,
-            row_elements=memory.organization.row_bytes // element_bytes,
-            multipliers=memory.pim.multipliers_per_bank,
-            element_bytes=element_bytes,
-        )
+        return SearchLayout(dimensions, **bank_sizes(memory, element_bytes))
 
     @property
     def row_dots(self) -> int:

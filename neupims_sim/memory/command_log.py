@@ -15,13 +15,11 @@ from neupims_sim.memory.device import LOG_FIELDS
 from neupims_sim.memory.spec import (
     BANK,
     BANK_GROUP,
-    CHANNEL,
     COMMAND_LEVEL,
     COMMANDS,
     GEMV,
     PSEUDO_CHANNEL,
     RANK,
-    REFPB,
     ResolvedSpec,
 )
 
@@ -63,23 +61,6 @@ def command_levels(spec: ResolvedSpec) -> Int64Array:
     """Per command the level that it addresses."""
     levels = COMMAND_LEVEL | {"PIM_ACT": spec.pim_act_level}
     return np.array([levels[name] for name in COMMANDS])
-
-
-def addressed_banks(spec: ResolvedSpec, command: int, bank: int) -> range:
-    """The banks of the channel that a command goes to, where the log names ``bank``."""
-    organization = spec.config.organization
-    if command == REFPB:
-        apart = organization.banks_per_rank // organization.banks_per_refpb
-        return range(bank, bank - bank % organization.banks_per_rank + organization.banks_per_rank, apart)
-    sizes = {
-        BANK: 1,
-        BANK_GROUP: organization.banks_per_group,
-        RANK: organization.banks_per_rank,
-        PSEUDO_CHANNEL: organization.banks // organization.pseudo_channels,
-        CHANNEL: organization.banks,
-    }
-    size = sizes[int(command_levels(spec)[command])]
-    return range(bank - bank % size, bank - bank % size + size)
 
 
 def place_of(spec: ResolvedSpec, bank: int) -> tuple[int, int, int, int]:

@@ -17,8 +17,9 @@ from matplotlib.patches import Patch
 
 from neupims_sim.errors import InputError
 from neupims_sim.memory import COMMANDS, LOG_FIELDS, ResolvedSpec
-from neupims_sim.memory.command_log import addressed_banks, place_of
+from neupims_sim.memory.command_log import place_of
 from neupims_sim.memory.inspection import dot_product_cycles, refresh_cycles
+from neupims_sim.memory.legality import addressed_banks
 from neupims_sim.memory.spec import ACT, GEMV, GWRITE, PIM_ACT, PIM_PRE, PRE, PREA, RD, REF, REFPB, WR
 from neupims_sim.plots.style import FAINT, INK, STYLE
 
@@ -84,7 +85,7 @@ def row_openings(spec: ResolvedSpec, log: Int64Array) -> list[Opening]:
     columns = (fields[name][row_commands].tolist() for name in ("cycle", "command", "bank", "row"))
     for cycle, command, bank, row in zip(*columns, strict=True):
         buffer = PIM if spec.dual and command in (PIM_ACT, PIM_PRE) else MEMORY
-        for each in addressed_banks(spec, command, bank):
+        for each in addressed_banks(spec.config, COMMANDS[command], bank):
             if command in (ACT, PIM_ACT):
                 opened[buffer, each] = Opening(buffer, each, row, cycle, None, command == PIM_ACT)
             elif (buffer, each) in opened:
@@ -212,7 +213,7 @@ class _View:
             if command in (REF, REFPB):
                 length = refresh_cycles(spec, name)
             buffers = (MEMORY, PIM) if command in (REF, REFPB) else (PIM if command == GEMV and spec.dual else MEMORY,)
-            for each in addressed_banks(spec, command, bank):
+            for each in addressed_banks(spec.config, COMMANDS[command], bank):
                 for buffer in buffers:
                     if (buffer, each) in self.bank_lanes:
                         yield Bar(self.bank_lanes[buffer, each], cycle, cycle + length, WORK[name])
@@ -253,7 +254,7 @@ def _active_banks(spec: ResolvedSpec, fields: Mapping[str, Int64Array], openings
     banks = {opening.bank for opening in openings}
     if not banks:
         for command, bank in zip(fields["command"].tolist(), fields["bank"].tolist(), strict=True):
-            banks.update(addressed_banks(spec, command, bank))
+            banks.update(addressed_banks(spec.config, COMMANDS[command], bank))
     return sorted(banks)
 
 
