@@ -222,6 +222,17 @@ def test_prea_is_not_used_for_one_row() -> None:
     assert (result.commands["PRE"], result.commands["PREA"]) == (1, 0)
 
 
+def test_prea_is_not_used_where_a_row_of_the_rank_stays_open() -> None:
+    """A REFPB of banks 0, 4, 8 and 12; bank 1 goes on."""
+    organization = {"organization.channels": 1, "organization.banks_per_refpb": 4}
+    policies = {"controller.refresh": "per_bank", "controller.precharge_all": True}
+    config = load_memory("hbm2", overrides=organization | policies)
+    interval = 3900 // 4
+    result = replay(config, [(0, 7, 0), (4, 7, 0), (1, 7, 0), (1, 7, 1)], [0, 0, 0, interval + 50])
+    assert (result.commands["PREA"], result.commands["PRE"]) == (0, 2)
+    assert sorted(issued(result, "ACT", fields=("bank",))) == [(0,), (1,), (4,)]
+
+
 # --- windows, command buses, pseudo-channels ---
 
 
@@ -318,6 +329,14 @@ def test_a_program_takes_as_long_under_any_priority_where_nobody_else_wants_the_
 ) -> None:
     alone = replay(table(name, pim_priority=priority), [], program=PROGRAM)
     assert alone.pim_cycles == replay(table(name), [], program=PROGRAM).pim_cycles
+
+
+def test_a_closed_page_policy_leaves_the_rows_of_a_tile_open() -> None:
+    """PIM shares the row buffers, and no request waits for its rows: they are its own until the tile ends."""
+    left_open = replay(table("hbm2_pim_blocked"), [], program=PROGRAM)
+    closed = replay(table("hbm2_pim_blocked", page_policy="closed"), [], program=PROGRAM)
+    assert closed.commands["PIM_ACT"] == left_open.commands["PIM_ACT"] == 4 * 8
+    assert closed.pim_cycles <= left_open.pim_cycles
 
 
 # --- names ---
