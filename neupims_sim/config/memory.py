@@ -74,12 +74,11 @@ class Organization(_Section):
             if value & (value - 1):
                 raise ValueError(f"organization.{key}={value} must be a power of two: address bits select it")
         fields = [self.address_mapping[i : i + 2] for i in range(0, len(self.address_mapping), 2)]
-        expected = ["ba", "bg", "ch", "co", "ra", "ro"]
-        if sorted(set(fields) - {"pc"} if self.pseudo_channels == 1 else fields) != sorted(
-            expected if self.pseudo_channels == 1 else [*expected, "pc"]
-        ) or len(fields) != len(set(fields)):
-            names = "ro, ra, bg, ba, ch, co" + (", pc" if self.pseudo_channels > 1 else "")
-            raise ValueError(f"organization.address_mapping={self.address_mapping!r} must name each of {names} once")
+        needed = ["ro", "ra", "bg", "ba", "ch", "co", *(["pc"] if self.pseudo_channels > 1 else [])]
+        if len(fields) > len(set(fields)) or not set(needed) <= set(fields) <= {*needed, "pc"}:
+            raise ValueError(
+                f"organization.address_mapping={self.address_mapping!r} must name each of {', '.join(needed)} once"
+            )
         if self.row_bytes < self.burst_bytes:
             raise ValueError(
                 f"organization.row_bytes={self.row_bytes} is smaller than one burst of {self.burst_bytes} B"
@@ -282,8 +281,8 @@ class MemoryConfig(_Section):
     """Per speed grade: values of ``organization``, ``timing``, ``command_cycles`` and ``power``; they apply after the file that
     states them and before files that build on it."""
     presets: dict[str, dict[str, Any]] = {}
-    """Per preset: values of ``organization``, ``timing``, ``controller`` and ``pim`` that it assumes; they apply after
-    the table and before explicit settings."""
+    """Per preset: values of ``organization``, ``timing``, ``controller``, ``pim`` and ``power`` that it assumes; they apply
+    after the table and before explicit settings."""
     ideal_latency_cycles: NonNegativeInt = 50
     """Latency of the ``ideal`` model."""
     source: str = ""

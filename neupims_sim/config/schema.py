@@ -10,13 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from neupims_sim.config.memory import MemoryConfig
+from neupims_sim.config.memory import MemoryConfig, NonNegativeFloat
 from neupims_sim.units import parse_bytes
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
 Bytes = Annotated[PositiveInt, BeforeValidator(parse_bytes)]
 """A capacity in bytes; YAML may write ``1 MiB``."""
 

@@ -98,7 +98,8 @@ def build_table(spec: ResolvedSpec, *, all_rows: bool = False) -> Any:
             if row.level == CHANNEL:
                 apart[between] = max(apart[between], row.base)
     gemv_gaps = [(row.base, row.per_dot) for row in spec.rows if row.previous == row.next == GEMV] or [(0, 0)]
-    rows_in_force = [row for row in spec.rows if all_rows or {row.previous, row.next} <= issued_commands(spec)]
+    issued = issued_commands(spec)
+    rows_in_force = [row for row in spec.rows if all_rows or {row.previous, row.next} <= issued]
     ordered = sorted(needed_rows(rows_in_force, organization.ranks), key=_engine_order)
     rows = np.zeros((max(1, len(ordered)), 6), dtype=np.int64)
     histories = {history: index for index, history in enumerate(window_histories(ordered))}
@@ -128,7 +129,6 @@ def build_table(spec: ResolvedSpec, *, all_rows: bool = False) -> Any:
         "ranks": ranks,
         "banks": banks,
         "banks_per_rank": per_rank,
-        "banks_per_group": per_group,
         "bank_groups": organization.bank_groups,
         "burst_cycles": spec.burst_cycles,
         "read_latency": spec.read_latency,

@@ -99,7 +99,7 @@ TABLE = _record(
     ("delay_same", N_COMMANDS, N_COMMANDS),  # [previous, next]: longest distance when both address the same rank
     ("delay_other", N_COMMANDS, N_COMMANDS),  # the same for different ranks of a pseudo-channel
     ("delay_apart", N_COMMANDS, N_COMMANDS),  # the same for different pseudo-channels
-    ("channels",), ("ranks",), ("banks",), ("banks_per_rank",), ("banks_per_group",), ("bank_groups",),
+    ("channels",), ("ranks",), ("banks",), ("banks_per_rank",), ("bank_groups",),
     ("ranks_per_pseudo_channel",),  # ranks counts those of all pseudo-channels
     ("rank_banks", MAX_RANKS),  # bit mask of the banks of each rank
     ("burst_cycles",), ("read_latency",), ("write_latency",), ("gwrite_latency",),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from neupims_sim.memory import legality
 from neupims_sim.memory.spec import (
     ACT,
     BANK,
@@ -136,17 +137,14 @@ def active_constraints(spec: ResolvedSpec, preset: str) -> list[ActiveConstraint
     """The rows of the table that hold, in its order; ``preset`` is that for which the table was resolved."""
     resolved = iter(spec.rows)
     active = []
-    for row in spec.config.constraints:
-        if set(row.when) <= {preset, spec.config.row_buffers}:
-            first, *_ = islice(resolved, len(row.previous) * len(row.next))
-            lengths = spec.command_cycles
-            before = 1 if row.window > 1 else lengths[first.previous]
-            cycles = first.base - before + lengths[first.next], first.per_dot
-            active.append(
-                ActiveConstraint(
-                    row.scope, row.previous, row.next, row.latency, *cycles, row.window, row.when, row.source
-                )
-            )
+    lengths = spec.command_cycles
+    for row in legality.active_constraints(spec.config, preset):
+        first, *_ = islice(resolved, len(row.previous) * len(row.next))
+        before = 1 if row.window > 1 else lengths[first.previous]
+        cycles = first.base - before + lengths[first.next], first.per_dot
+        active.append(
+            ActiveConstraint(row.scope, row.previous, row.next, row.latency, *cycles, row.window, row.when, row.source)
+        )
     return active
 
 

@@ -49,6 +49,11 @@ class Result:
         return {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
 
 
+def memory_joules(energy: Mapping[str, float]) -> float:
+    """The part of ``energy_joules`` that the memory and its PIM spend: everything but the NPU."""
+    return sum(joules for cause, joules in energy.items() if not cause.startswith("npu_"))
+
+
 def write_run(result: Result, config: Config, directory: Path, wall_seconds: float) -> None:
     """Write config.yaml, result.json, operators.csv and provenance.json; each file appears whole or not at all."""
     directory.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from neupims_sim.scheduling.interleaving import INTERLEAVINGS, resolve_interleav
 from neupims_sim.scheduling.partition import PARTITIONS
 from neupims_sim.simulation.machine import Observations, Phases, PimTurns, SubBatchRun
 from neupims_sim.simulation.policies import check_config_names
-from neupims_sim.simulation.result import Result
+from neupims_sim.simulation.result import Result, memory_joules
 from neupims_sim.simulation.timeline import Timeline
 from neupims_sim.simulation.watchdog import Watchdog
 from neupims_sim.trace import Trace
@@ -316,10 +316,8 @@ def _snapshot_energy(config: Config, at: Snapshot) -> dict[str, float]:
 
 
 def _memory_power(energy: Mapping[str, float], seconds: float, channels: int) -> float | None:
-    """Average power of one channel, W: everything but the NPU."""
-    if not energy:
-        return None
-    return sum(joules for cause, joules in energy.items() if not cause.startswith("npu_")) / seconds / channels
+    """Average power of one channel, W."""
+    return memory_joules(energy) / seconds / channels if energy else None
 
 
 def _utilization(config: Config, first: Snapshot, last: Snapshot) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from neupims_sim.config import load_config
 from neupims_sim.errors import InputError
 from neupims_sim.simulation import simulate
+from neupims_sim.simulation.result import memory_joules
 from neupims_sim.sweeps import Progress, load_results, sweep
 
 DEMO = "quickstart"
@@ -104,7 +105,7 @@ def power_points(systems: Sequence[str], presets: Sequence[str], batch_size: int
         for system in systems:
             settings = {"preset": preset, "model": "gpt3-7b", "workload": "sharegpt", "workload.batch_size": batch_size}
             result = simulate(load_config(system, settings))
-            joules = sum(each for cause, each in result.energy_joules.items() if not cause.startswith("npu_"))
+            joules = memory_joules(result.energy_joules)
             found.append(PowerPoint(preset, system, 1e3 * (result.memory_power_w_per_channel or 0), 1e3 * joules))
     return found
 
