@@ -32,6 +32,18 @@ def parse_bytes(value: Any) -> Any:
     return int(size)
 
 
+def parse_image_size(value: Any) -> Any:
+    """``224`` -> (224, 224), ``"768x1024"`` -> (768, 1024): height and width. Anything else is returned for the caller to refuse."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value, value
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"([0-9]{1,6})(?:x([0-9]{1,6}))?", value)
+    if match is None:
+        raise ValueError(f"{value!r} is neither a side nor HEIGHTxWIDTH, e.g. 224 or 768x1024")
+    return int(match[1]), int(match[2] or match[1])
+
+
 def convert_cycles(cycles: int, from_ghz: float, to_ghz: float) -> int:
     """Cycles of one clock as cycles of another, rounded up (the one place where clocks meet)."""
     if from_ghz == to_ghz:

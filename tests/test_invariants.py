@@ -22,7 +22,7 @@ from neupims_sim.memory.legality import check_commands, check_refresh
 from neupims_sim.memory.models import MemoryModel, SimulationStalled
 from neupims_sim.memory.spec import COMMANDS
 from neupims_sim.simulation import Timeline, simulate
-from neupims_sim.simulation.machine import Observations
+from neupims_sim.simulation.observations import Observations
 from neupims_sim.trace import macs
 from neupims_sim.workloads import request_batch
 

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from memory_cases import memory
 
 from neupims_sim.errors import InputError
-from neupims_sim.kernels import gem, search
-from neupims_sim.mapping.pim_attention import AttentionLayout, AttentionRows
-from neupims_sim.mapping.pim_interpreter import PimMemory, run_mean, run_search
+from neupims_sim.kernels import average_pool, gem, ggem, search
+from neupims_sim.mapping.pim_interpreter import PimMemory, run_pooling, run_search
+from neupims_sim.mapping.pim_pooling import PoolingLayout
 from neupims_sim.mapping.pim_search import SearchLayout
 from neupims_sim.memory import CommandDevice, resolve
+from neupims_sim.memory.program import GWRITE, TILE
 
 
 def similarities(layout: SearchLayout, queries: np.ndarray, database: np.ndarray) -> tuple[np.ndarray, PimMemory]:
@@ -91,14 +92,106 @@ def test_a_search_without_queries_or_descriptors_is_refused() -> None:
         SearchLayout(8).program(0, 5, 0, 10)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
-    tokens=st.integers(1, 90), channels=st.integers(1, 70), p=st.floats(1, 5), row_elements=st.sampled_from([16, 64])
+    dimensions=st.integers(1, 200),
+    vectors=st.integers(1, 70),
+    tiles=st.integers(1, 40),
+    row_elements=st.sampled_from([16, 64]),
 )
-def test_pim_pools_tokens_as_the_kernel_does(tokens: int, channels: int, p: float, row_elements: int) -> None:
-    layout = AttentionLayout(kv_heads=1, head_size=channels, banks=8, row_elements=row_elements, multipliers=4)
-    values = layout.value_rows(tokens)
-    rows = AttentionRows(key=0, value=0, query=values, probability=values)
-    x = np.random.default_rng(2).uniform(0.1, 2, (tokens, channels))
-    banks = PimMemory(values + layout.probability_rows(tokens), 8, row_elements, 4)
-    assert run_mean(banks, layout, rows, x**p) ** (1 / p) == pytest.approx(gem(x[np.newaxis], p)[0])
+def test_pieces_of_a_search_do_what_the_whole_does(
+    dimensions: int, vectors: int, tiles: int, row_elements: int
+) -> None:
+    """Whatever another program leaves in the global vector buffer between them."""
+    layout = SearchLayout(dimensions, banks=4, row_elements=row_elements, multipliers=4)
+    rng = np.random.default_rng(0)
+    query, database = rng.normal(size=(1, dimensions)), rng.normal(size=(vectors, dimensions))
+    expected, banks = similarities(layout, query, database)
+    rows = layout.database_rows(vectors)
+    whole = layout.program(1, vectors, 0, rows)
+    pieces = layout.programs(vectors, 0, rows, tiles)
+    results = []
+    for piece in pieces:
+        banks.buffer[:] = np.nan
+        results += banks.execute(piece)
+    parts = np.array(results).reshape(layout.chunks, layout.groups(vectors) * 4)
+    assert parts.sum(axis=0)[:vectors] == pytest.approx(expected[0], abs=1e-9)
+    tile_rows = [piece.operations[piece.operations[:, 0] == TILE] for piece in pieces]
+    assert np.array_equal(np.concatenate(tile_rows), whole.operations[whole.operations[:, 0] == TILE])
+    assert [len(found) for found in tile_rows[:-1]] == [tiles] * (len(pieces) - 1)
+    assert all(piece.operations[0, 0] == GWRITE for piece in pieces)
+    assert sum(piece.gwrites for piece in pieces) <= whole.gwrites + len(pieces) - 1
+
+
+def test_pieces_without_tiles_are_refused() -> None:
+    with pytest.raises(InputError, match="tiles_per_program=0 must be at least 1"):
+        SearchLayout(8).programs(5, 0, 10, 0)
+
+
+def pooled(layout: PoolingLayout, tokens: np.ndarray) -> tuple[np.ndarray, PimMemory]:
+    """What PIM computes."""
+    rows = layout.token_rows(len(tokens))
+    banks = PimMemory(rows + layout.vector_rows, layout.banks, layout.row_elements, layout.multipliers)
+    return run_pooling(banks, layout, 0, rows, tokens), banks
+
+
+pooling_layouts = st.builds(
+    PoolingLayout,
+    tokens=st.integers(1, 90),
+    channels=st.integers(1, 40),
+    banks=st.sampled_from([1, 4, 8]),
+    row_elements=st.sampled_from([16, 50, 64]),
+    multipliers=st.sampled_from([1, 4, 16]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(layout=pooling_layouts, images=st.integers(1, 7))
+def test_pim_averages_tokens(layout: PoolingLayout, images: int) -> None:
+    tokens = np.random.default_rng(2).uniform(0.1, 2, (images, layout.tokens, layout.channels))
+    found, banks = pooled(layout, tokens)
+    assert found == pytest.approx(average_pool(tokens))
+    rows = layout.token_rows(images)
+    data = banks.cells[:rows] != 0
+    assert np.count_nonzero(data) == tokens.size
+    assert set(banks.reads[:rows][data]) == {1}
+    assert np.count_nonzero(banks.cells[rows:]) == layout.images_per_row * layout.tokens
+
+
+@settings(max_examples=25, deadline=None)
+@given(layout=pooling_layouts, p=st.floats(1, 5))
+def test_pim_pools_as_the_kernels_do(layout: PoolingLayout, p: float) -> None:
+    """Powers before the tokens are written, roots after the averages are read."""
+    x = np.random.default_rng(3).uniform(0.1, 2, (3, layout.tokens, layout.channels))
+    assert pooled(layout, x**p)[0] ** (1 / p) == pytest.approx(gem(x, p))
+    exponents = np.linspace(p, p + 1, layout.channels)
+    expected = ggem(x, exponents, groups=layout.channels)
+    assert pooled(layout, x**exponents)[0] ** (1 / exponents) == pytest.approx(expected)
+
+
+def test_a_row_holds_two_images_of_196_tokens() -> None:
+    layout = PoolingLayout.on(memory("hbm2_pim_dual"), 196, 768, 2)
+    assert (layout.segment_tokens, layout.images_per_row, layout.segments, layout.channel_tiles) == (208, 2, 1, 24)
+    assert layout.program(3, 100, 7).operations.tolist() == [
+        [GWRITE, 7, 0, 0],
+        *([TILE, 100 + row, 2, 13] for row in range(24)),
+        *([TILE, 124 + row, 1, 13] for row in range(24)),
+    ]
+    assert layout.token_bytes(3) == 48 * 32 * 1024
+    assert layout.vector_row_bytes == 2 * 208 * 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(layout=pooling_layouts, images=st.integers(1, 7))
+def test_counts_of_a_pooling_are_those_of_its_program(layout: PoolingLayout, images: int) -> None:
+    program, counts = layout.program(images, 0, 500), layout.counts(images)
+    readouts = int(program.operations[program.operations[:, 0] == TILE, 2].sum())
+    found = (program.gwrites, program.tiles, readouts, program.dots)
+    assert found == (counts.gwrites, counts.tiles, counts.results, counts.dots)
+
+
+def test_a_pooling_without_images_or_tokens_is_refused() -> None:
+    with pytest.raises(InputError, match="images=0 must be at least 1"):
+        PoolingLayout(196, 768).program(0, 0, 1)
+    with pytest.raises(InputError, match="pooling layout: tokens=0"):
+        PoolingLayout(0, 768)

@@ -14,7 +14,7 @@ from neupims_sim.mapping.npu_attention import StreamedAttention
 from neupims_sim.memory.models import MemoryModel
 from neupims_sim.memory.program import TILE, PimProgram
 from neupims_sim.npu.device import Npu, Region
-from neupims_sim.simulation.machine import PimTurns
+from neupims_sim.simulation.device import PimTurns
 
 SimEvent = simpy.events.Event
 

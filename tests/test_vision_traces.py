@@ -12,6 +12,7 @@ from cli_cases import Captured, run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neupims_sim.config import ResnetConfig, VitConfig, load_model
 from neupims_sim.errors import InputError
 from neupims_sim.trace import (
     KINDS,
@@ -30,6 +31,15 @@ from neupims_sim.trace import (
 from neupims_sim.trace.kinds.convolution import im2col
 from neupims_sim.workloads import generate_resnet, generate_retrieval, generate_vit
 from neupims_sim.workloads.building import TraceBuilder
+
+
+def vit(name: str) -> VitConfig:
+    return load_model(name, VitConfig)
+
+
+def resnet(name: str) -> ResnetConfig:
+    return load_model(name, ResnetConfig)
+
 
 vit_names = st.sampled_from(["vit-s16", "vit-b16", "vit-l16", "vit-h14"])
 VIT_SHAPES = {"vit-s16": (12, 384, 16), "vit-b16": (12, 768, 16), "vit-l16": (24, 1024, 16), "vit-h14": (32, 1280, 14)}
@@ -216,14 +226,14 @@ def test_shapes_that_do_not_fit_the_kind_are_refused(wrong: Operator) -> None:
     ],
 )
 def test_vit_totals_are_the_published_ones(model: str, parameters: float, gmacs: float) -> None:
-    trace = generate_vit(model)
+    trace = generate_vit(vit(model))
     assert sum(weights(trace).values()) == pytest.approx(parameters, rel=0.003)
     assert total_macs(trace) / 1e9 == pytest.approx(gmacs, rel=0.001)
 
 
 def test_more_pixels_are_more_positions() -> None:
     """torchvision's ViT-H/14 fine-tuned at 518 pixels: 633,470,440 parameters, 1,016.72 GMACs."""
-    trace = generate_vit("vit-h14", image_size=(518, 518))
+    trace = generate_vit(vit("vit-h14"), image_size=(518, 518))
     assert sum(weights(trace).values()) == 633_470_440
     assert total_macs(trace) / 1e9 == pytest.approx(1016.72, rel=0.001)
 
@@ -237,7 +247,7 @@ def test_more_pixels_are_more_positions() -> None:
     ],
 )
 def test_resnet_totals_are_the_published_ones(model: str, parameters: int, normalized: int, gmacs: float) -> None:
-    trace = generate_resnet(model)
+    trace = generate_resnet(resnet(model))
     assert sum(weights(trace).values()) == parameters - normalized
     assert normalized < 0.01 * parameters
     assert total_macs(trace) / 1e9 == pytest.approx(gmacs, rel=0.001)
@@ -251,7 +261,7 @@ def test_work_and_parameters_of_a_vit_follow_the_formula(model: str, rows: int, 
     layers, width, patch = VIT_SHAPES[model]
     patches = rows * columns
     tokens = patches + 1
-    trace = generate_vit(model, image_size=(rows * patch, columns * patch), batch=batch)
+    trace = generate_vit(vit(model), image_size=(rows * patch, columns * patch), batch=batch)
     encoder = layers * (12 * tokens * width**2 + 2 * tokens**2 * width)
     assert total_macs(trace) == batch * (patches * 3 * patch**2 * width + encoder + 1000 * width)
     # per layer QKV 3, projection 1, FFN 8 width^2; 9 width of biases, 4 of norms
@@ -261,7 +271,7 @@ def test_work_and_parameters_of_a_vit_follow_the_formula(model: str, rows: int, 
 
 
 def test_a_vit_has_its_operators_in_order() -> None:
-    trace = generate_vit("vit-b16", batch=2, pooling="ggem")
+    trace = generate_vit(vit("vit-b16"), batch=2, pooling="ggem")
     per_image = ["logits", "softmax", "attend"]
     block = ["attention_norm", "qkv", *2 * per_image, "projection", "attention_add"]
     block += ["ffn_norm", "ffn1", "gelu", "ffn2", "ffn_add"]
@@ -271,7 +281,7 @@ def test_a_vit_has_its_operators_in_order() -> None:
 
 
 def test_an_image_waits_only_for_itself_and_the_projection_for_all() -> None:
-    trace = generate_vit("vit-s16", batch=3)
+    trace = generate_vit(vit("vit-s16"), batch=3)
     (qkv,) = named(trace, "qkv")
     for image in range(3):
         own = [op for op in trace.operators if op.request == image]
@@ -282,7 +292,7 @@ def test_an_image_waits_only_for_itself_and_the_projection_for_all() -> None:
 
 
 def test_attention_is_full() -> None:
-    trace = generate_vit("vit-b16")
+    trace = generate_vit(vit("vit-b16"))
     assert [macs(op) for op in named(trace, "logits", "attend")] == 2 * [197 * 197 * 768]
 
 
@@ -296,7 +306,7 @@ def test_attention_is_full() -> None:
     ],
 )
 def test_pooling_adds_one_operator_over_the_patches(pooling: str, work: int, exponents: int) -> None:
-    plain, trace = generate_vit("vit-b16", batch=2), generate_vit("vit-b16", batch=2, pooling=pooling)
+    plain, trace = generate_vit(vit("vit-b16"), batch=2), generate_vit(vit("vit-b16"), batch=2, pooling=pooling)
     op = one(trace, "pooling")
     assert not named(plain, "pooling")
     assert op.inputs[0].shape == (2, 196, 768)
@@ -308,8 +318,8 @@ def test_pooling_adds_one_operator_over_the_patches(pooling: str, work: int, exp
 
 
 def test_groups_default_to_the_heads_and_may_be_any_divisor_of_the_channels() -> None:
-    assert generate_vit("vit-l16", pooling="ggem").header.attrs["groups"] == 16
-    trace = generate_vit("vit-l16", pooling="ggem", groups=512)
+    assert generate_vit(vit("vit-l16"), pooling="ggem").header.attrs["groups"] == 16
+    trace = generate_vit(vit("vit-l16"), pooling="ggem", groups=512)
     assert one(trace, "pooling").inputs[1].shape == (512,)
 
 
@@ -318,7 +328,7 @@ def test_groups_default_to_the_heads_and_may_be_any_divisor_of_the_channels() ->
 
 def test_a_bottleneck_stage_by_hand() -> None:
     """Stage 2 of ResNet-50 at 224 pixels: the stride is in the 3x3, the other three blocks are alike."""
-    trace = generate_resnet("resnet50")
+    trace = generate_resnet(resnet("resnet50"))
     shapes = {name: im2col(one(trace, f"stage2_block1_{name}")) for name in ("conv1", "conv2", "conv3", "shortcut")}
     assert shapes == {
         "conv1": (56 * 56, 256, 128),
@@ -334,7 +344,7 @@ def test_a_bottleneck_stage_by_hand() -> None:
 
 
 def test_the_shortcut_and_the_last_convolution_meet_in_the_add() -> None:
-    trace = generate_resnet("resnet50")
+    trace = generate_resnet(resnet("resnet50"))
     expected = sorted(one(trace, f"stage3_block1_{name}").id for name in ("conv3", "shortcut"))
     assert list(one(trace, "stage3_block1_add").deps) == expected
     entry = one(trace, "stage3_block1_relu3").id
@@ -343,13 +353,13 @@ def test_the_shortcut_and_the_last_convolution_meet_in_the_add() -> None:
 
 @given(height=st.integers(1, 400), width=st.integers(1, 400))
 def test_any_image_size_gives_a_map_at_stride_32(height: int, width: int) -> None:
-    trace = generate_resnet("resnet50", image_size=(height, width))
+    trace = generate_resnet(resnet("resnet50"), image_size=(height, width))
     assert one(trace, "average").inputs[0].shape == (1, 2048, math.ceil(height / 32), math.ceil(width / 32))
 
 
 def test_the_extractor_sees_three_scales_with_the_same_weights() -> None:
-    plain = generate_resnet("resnet101")
-    trace = generate_resnet("resnet101", image_size=(768, 1024), batch=2, head="superglobal")
+    plain = generate_resnet(resnet("resnet101"))
+    trace = generate_resnet(resnet("resnet101"), image_size=(768, 1024), batch=2, head="descriptor")
     sizes = [op.outputs[0].shape[2:] for op in named(trace, "stem")]
     assert sizes == [(272, 362), (384, 512), (543, 724)]  # halves of 543 x 724, 768 x 1024, 1086 x 1448
     assert [op.outputs[0].shape[2:] for op in named(trace, "resize")] == [(543, 724), (1086, 1448)]
@@ -361,16 +371,16 @@ def test_the_extractor_sees_three_scales_with_the_same_weights() -> None:
 
 
 def test_relup_ends_the_blocks_of_the_first_three_stages_only() -> None:
-    trace = generate_resnet("resnet50", head="superglobal")
+    trace = generate_resnet(resnet("resnet50"), head="descriptor")
     alphas = {op.name: op.attrs["alpha"] for op in trace.operators if op.op == "relu"}
     ends = {f"stage{stage}_block{block}_relu3" for stage in (1, 2, 3) for block in (1, 2)}
     assert {name for name, alpha in alphas.items() if alpha} == ends
     assert {alphas[name] for name in ends} == {0.014}
-    assert not any(op.attrs["alpha"] for op in generate_resnet("resnet50").operators if op.op == "relu")
+    assert not any(op.attrs["alpha"] for op in generate_resnet(resnet("resnet50")).operators if op.op == "relu")
 
 
 def test_the_descriptor_goes_through_the_steps_of_superglobal() -> None:
-    trace = generate_resnet("resnet50", image_size=(224, 224), head="superglobal")
+    trace = generate_resnet(resnet("resnet50"), image_size=(224, 224), head="descriptor")
     tail = ["regional_gem", "gem_plus", "gem_norm", "whitening", "scale_norm"]
     assert [op.name for op in trace.operators if op.attrs.get("scale") == 1.0][-5:] == tail
     names = [op.name for op in trace.operators]
@@ -413,11 +423,11 @@ def test_queries_do_not_wait_for_each_other(rerank: str) -> None:
 
 
 def test_extraction_feeds_search_and_reranking() -> None:
-    trace = generate_retrieval(database=500, top_m=20, extract="resnet50", image_size=(224, 224))
+    trace = generate_retrieval(database=500, top_m=20, extract=resnet("resnet50"), image_size=(224, 224))
     descriptors = one(trace, "descriptors")
     assert one(trace, "search").deps == (descriptors.id,)
     assert descriptors.id in one(trace, "score1").deps
-    alone = generate_resnet("resnet50", image_size=(224, 224), head="superglobal")
+    alone = generate_resnet(resnet("resnet50"), image_size=(224, 224), head="descriptor")
     assert trace.operators[: len(alone.operators)] == alone.operators
 
 
@@ -455,8 +465,8 @@ def test_cvnet_correlates_nine_pairs_of_sizes_per_candidate() -> None:
 # Files, command line, bad input
 
 TRACES = {
-    "vit": generate_vit("vit-s16", batch=2, pooling="gem"),
-    "resnet": generate_resnet("resnet101", head="superglobal"),
+    "vit": generate_vit(vit("vit-s16"), batch=2, pooling="gem"),
+    "resnet": generate_resnet(resnet("resnet101"), head="descriptor"),
     **{
         rerank: generate_retrieval(database=300, queries=2, top_m=15, rerank=rerank, image_size=(224, 320))
         for rerank in ("superglobal", "cvnet", "rrt", "none")
@@ -486,7 +496,7 @@ def test_only_weights_state_and_the_models_input_have_no_producer(name: str) -> 
     ("arguments", "model"),
     [
         (["vit", "vit-b16", "--image-size", "384", "--batch", 2, "--pooling", "ggem", "--groups", 6], "vit-b16"),
-        (["resnet", "resnet50", "--image-size", "256x224", "--head", "superglobal"], "resnet50"),
+        (["resnet", "resnet50", "--image-size", "256x224", "--head", "descriptor"], "resnet50"),
         (["retrieval", "--database", 5000, "--queries", 2, "--top", 30, "--extract", "resnet50"], "retrieval"),
         (["retrieval", "--rerank", "cvnet"], "retrieval"),
     ],
@@ -506,7 +516,7 @@ def test_a_trace_is_made_shown_and_checked(capsys: Captured, tmp_path: Path, arg
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["vit", "vit-b32"], "unknown ViT model 'vit-b32'; allowed: vit-b16, vit-h14, vit-l16, vit-s16; did you mean"),
+        (["vit", "vit-b32"], "did you mean vit-b16?"),
         (["vit", "vit-b16", "--image-size", "230"], "image_size=230x230 is not a positive multiple of the patch, 16"),
         (["vit", "vit-h14", "--image-size", "224x225"], "image_size=224x225 is not a positive multiple"),
         (["vit", "vit-b16", "--image-size", "0"], "image_size=0x0 is not a positive multiple"),
@@ -516,9 +526,10 @@ def test_a_trace_is_made_shown_and_checked(capsys: Captured, tmp_path: Path, arg
         (["vit", "vit-b16", "--pooling", "ggem", "--groups", "7"], "groups=7 does not divide the 768 channels"),
         (["vit", "vit-b16", "--pooling", "ggem", "--groups", "0"], "groups=0 does not divide the 768 channels"),
         (["vit", "vit-b16", "--pooling", "gem", "--groups", "6"], "groups=6 is for pooling=ggem only"),
-        (["resnet", "resnet5"], "unknown ResNet model 'resnet5'; allowed: resnet101, resnet50; did you mean resnet50?"),
-        (["resnet", "resnet50", "--head", "superglobe"], "did you mean superglobal?"),
-        (["resnet", "resnet50", "--head", "superglobal", "--image-size", "90"], "image_size=90x90: at scale 0.7071"),
+        (["resnet", "resnet5"], "did you mean resnet50?"),
+        (["resnet", "vit-b16"], "model=vit-b16 is of another family; allowed: resnet101, resnet50"),
+        (["resnet", "resnet50", "--head", "description"], "did you mean descriptor?"),
+        (["resnet", "resnet50", "--head", "descriptor", "--image-size", "90"], "image_size=90x90: at scale 0.7071"),
         (["retrieval", "--database", "300"], "top=400 is more than the database=300 vectors"),
         (["retrieval", "--top", "9"], "top=9 must be at least 10"),
         (["retrieval", "--top", "0"], "top=0 must be at least 1"),
@@ -526,7 +537,7 @@ def test_a_trace_is_made_shown_and_checked(capsys: Captured, tmp_path: Path, arg
         (["retrieval", "--dimensions", "-1"], "dimensions=-1 must be at least 1"),
         (["retrieval", "--rerank", "cvnett"], "unknown rerank 'cvnett'; allowed: cvnet, none, rrt, superglobal; did"),
         (["retrieval", "--rerank", "cvnet", "--image-size", "0x5"], "is too small for rerank=cvnet"),
-        (["retrieval", "--extract", "resnet18"], "unknown ResNet model 'resnet18'"),
+        (["retrieval", "--extract", "resnet18"], "did you mean resnet10"),
         (["retrieval", "--extract", "resnet50", "--dimensions", "512"], "gives 2048 dimensions, not dimensions=512"),
     ],
 )

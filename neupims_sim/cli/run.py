@@ -16,7 +16,7 @@ from rich.console import Console
 
 from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption
 from neupims_sim.cli.output import print_json, print_table
-from neupims_sim.config import Config, config_hash, load_config
+from neupims_sim.config import Config, RetrievalConfig, TraceFileConfig, config_hash, load_config
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
 
@@ -95,10 +95,28 @@ def _spinner(what: str) -> Iterator[None]:
         yield
 
 
+_SHOWN_OPERATORS = 12
+"""Operators that the summary lists, the longest first."""
+_WORDS = {"llm": ("iteration", "layer"), "images": ("inference", "inference"), "retrieval": ("batch", "batch")}
+"""What a run and a block of it are called, by kind of workload."""
+
+
+def _subject(config: Config) -> str:
+    """Model and workload, as far as they matter."""
+    workload = config.workload
+    if isinstance(workload, TraceFileConfig):
+        return Path(workload.path).name
+    if isinstance(workload, RetrievalConfig):
+        searched = f"{workload.database:,} x {workload.dimensions}, rerank {workload.rerank}"
+        return f"{config.model.name}, {searched}" if workload.extract else searched
+    return config.model.name
+
+
 def _print_result(config: Config, result: Result) -> None:
+    run, block = _WORDS.get(config.workload.kind, ("trace", "trace"))
     stages = [(f"stage {name}", cycles, "cycles") for name, cycles in result.stages.items()]
     shares = [(f"utilization {name}", 100 * share, "%") for name, share in result.utilization.items()]
-    traffic = [(f"traffic {name}", size / 1e6, "MB per layer") for name, size in result.traffic_bytes.items()]
+    traffic = [(f"traffic {name}", size / 1e6, f"MB per {block}") for name, size in result.traffic_bytes.items()]
     energy = [
         (f"energy {cause.replace('_', ' ')}", 1e3 * joules, "mJ") for cause, joules in result.energy_joules.items()
     ]
@@ -108,18 +126,23 @@ def _print_result(config: Config, result: Result) -> None:
             ("memory power", 1e3 * result.memory_power_w_per_channel, "mW per channel"),
         ]
     rows: list[tuple[str, float, str]] = [
-        ("throughput", result.throughput_tokens_per_s, "tokens/s"),
-        ("iteration", result.cycles, "cycles"),
-        ("iteration", 1000 * result.seconds, "ms"),
-        ("block", result.block_cycles, "cycles per layer"),
+        ("throughput", result.throughput_per_s, f"{result.item}/s"),
+        (run, result.cycles, "cycles"),
+        (run, 1000 * result.seconds, "ms"),
+        ("latency", 1e3 * result.seconds * result.latency_cycles / result.cycles, "ms"),
+        ("block", result.block_cycles, f"cycles per {block}"),
         *stages,
         *shares,
         *traffic,
         *energy,
-        ("mean context", result.mean_context_tokens, "tokens"),
     ]
+    if result.mean_context_tokens is not None:
+        rows.append(("mean context", result.mean_context_tokens, "tokens"))
+    rows += [(f"background {name.replace('_', ' ')}", value, "") for name, value in result.background.items() if value]
+    slowest = sorted(result.operator_cycles.items(), key=lambda item: -item[1])[:_SHOWN_OPERATORS]
+    rows += [(f"operator {name}", cycles, "cycles") for name, cycles in slowest]
     title = (
-        f"{config.system}: {config.model.name}, batch {result.batch_size}, preset {config.preset}, interleaving "
+        f"{config.system}: {_subject(config)}, batch {result.batch_size}, preset {config.preset}, interleaving "
         f"{result.interleaving}, {result.simulated_layers} of {result.layers} layers simulated"
     )
     print_table(("metric", "value", "unit"), rows, title)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,18 +9,31 @@ import typer
 
 from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption
 from neupims_sim.cli.output import print_json, print_table
-from neupims_sim.config import load_config
+from neupims_sim.cli.trace_import import import_file
+from neupims_sim.config import (
+    ModelConfig,
+    ResnetConfig,
+    VitConfig,
+    WorkloadConfig,
+    load_config,
+    load_model,
+    load_section,
+)
 from neupims_sim.errors import InputError
 from neupims_sim.trace import Trace, check_trace, open_trace, summarize, total, write_trace
+from neupims_sim.units import parse_image_size
 from neupims_sim.workloads import generate_llm, generate_resnet, generate_retrieval, generate_vit, request_batch
 
 app = typer.Typer(help="Make, show and check operator traces.", no_args_is_help=True)
+app.command("import")(import_file)
 
 OutputOption = Annotated[
     Path, typer.Option("-o", "--output", metavar="F", help="The trace to write: *.jsonl or *.jsonl.gz.")
 ]
 FileArgument = Annotated[Path, typer.Argument(metavar="F", help="A trace: *.jsonl or *.jsonl.gz.")]
 ImageSizeOption = Annotated[str, typer.Option(metavar="S", help="Pixels: the side of a square, or HEIGHTxWIDTH.")]
+HeadOption = Annotated[str, typer.Option(metavar="HEAD", help="classifier, or descriptor: the global descriptor.")]
+PoolingOption = Annotated[str, typer.Option(metavar="P", help="Of a ViT: cls, average, max, gem or ggem.")]
 BatchOption = Annotated[int, typer.Option(metavar="B", help="Images per batch.")]
 
 
@@ -29,9 +41,11 @@ BatchOption = Annotated[int, typer.Option(metavar="B", help="Images per batch.")
 def llm(config: ConfigArgument, output: OutputOption, set_: SetOption = None) -> None:
     """Write the trace of one iteration of the configured model and batch, on one tensor-parallel device."""
     resolved = load_config(config, set_ or ())
-    workload = resolved.workload
+    model, workload = resolved.model, resolved.workload
+    if not (isinstance(model, ModelConfig) and isinstance(workload, WorkloadConfig)):
+        raise InputError(f"trace llm: {config} runs {model.name} on {workload.name}, which is no language model")
     trace = generate_llm(
-        resolved.model,
+        model,
         request_batch(workload, resolved.seed).context_tokens,
         phase=workload.phase,
         tensor_parallel=resolved.parallel.tensor,
@@ -43,32 +57,39 @@ def llm(config: ConfigArgument, output: OutputOption, set_: SetOption = None) ->
 
 @app.command()
 def vit(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="vit-s16, vit-b16, vit-l16 or vit-h14.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="vit-s16, vit-b16, vit-l16, vit-h14, or a model file.")],
     output: OutputOption,
     image_size: ImageSizeOption = "224",
     batch: BatchOption = 1,
-    pooling: Annotated[str, typer.Option(metavar="P", help="cls, average, max, gem or ggem.")] = "cls",
+    pooling: PoolingOption = "cls",
     groups: Annotated[
         int | None, typer.Option(metavar="G", help="Groups of ggem. [default: one per head]", show_default=False)
     ] = None,
+    head: HeadOption = "classifier",
 ) -> None:
     """Write the trace of one inference of a vision transformer."""
     size = _image_size(image_size)
-    _write(output, generate_vit(model, image_size=size, batch=batch, pooling=pooling, groups=groups))
+    _write(
+        output,
+        generate_vit(
+            load_model(model, VitConfig), image_size=size, batch=batch, pooling=pooling, groups=groups, head=head
+        ),
+    )
 
 
 @app.command()
 def resnet(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="resnet50 or resnet101.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="resnet50, resnet101, or a model file.")],
     output: OutputOption,
     image_size: ImageSizeOption = "224",
     batch: BatchOption = 1,
-    head: Annotated[
-        str, typer.Option(metavar="HEAD", help="classifier, or superglobal: the descriptor of three scales.")
-    ] = "classifier",
+    head: HeadOption = "classifier",
 ) -> None:
     """Write the trace of one inference of a ResNet."""
-    _write(output, generate_resnet(model, image_size=_image_size(image_size), batch=batch, head=head))
+    _write(
+        output,
+        generate_resnet(load_model(model, ResnetConfig), image_size=_image_size(image_size), batch=batch, head=head),
+    )
 
 
 @app.command()
@@ -81,9 +102,10 @@ def retrieval(
     rerank: Annotated[str, typer.Option(metavar="HOW", help="superglobal, cvnet, rrt or none.")] = "superglobal",
     extract: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Extract the queries' descriptors first: resnet50 or resnet101."),
+        typer.Option(metavar="MODEL", help="Extract the queries' descriptors first: a ViT or a ResNet."),
     ] = None,
     image_size: ImageSizeOption = "768x1024",
+    pooling: PoolingOption = "ggem",
 ) -> None:
     """Write the trace of a search of an image database, with reranking; the image size is for extract and cvnet."""
     trace = generate_retrieval(
@@ -92,7 +114,8 @@ def retrieval(
         queries=queries,
         top_m=top,
         rerank=rerank,
-        extract=extract,
+        extract=None if extract is None else _extractor(extract),
+        pooling=pooling,
         image_size=_image_size(image_size),
     )
     _write(output, trace)
@@ -138,9 +161,17 @@ def _write(output: Path, trace: Trace) -> None:
     typer.echo(f"{output}: {len(trace.operators)} operators")
 
 
+def _extractor(name: str) -> VitConfig | ResnetConfig:
+    model = load_section("model", name)
+    if isinstance(model, VitConfig):
+        return model
+    return load_model(name, ResnetConfig)
+
+
 def _image_size(text: str) -> tuple[int, int]:
     """Height and width of ``S`` or ``HxW``."""
-    sides = re.fullmatch(r"([0-9]{1,6})(?:x([0-9]{1,6}))?", text)
-    if sides is None:
-        raise InputError(f"trace: --image-size {text!r} is neither a side nor HEIGHTxWIDTH, e.g. 224 or 768x1024")
-    return int(sides[1]), int(sides[2] or sides[1])
+    try:
+        size: tuple[int, int] = parse_image_size(text)
+    except ValueError as error:
+        raise InputError(f"trace: --image-size {error}") from None
+    return size

@@ -5,30 +5,46 @@ from __future__ import annotations
 from neupims_sim.config.checks import check_config
 from neupims_sim.config.files import available
 from neupims_sim.config.identity import config_hash, dump_config
-from neupims_sim.config.loader import check_file, load_config, load_memory, load_section
+from neupims_sim.config.loader import check_file, load_config, load_memory, load_model, load_section
 from neupims_sim.config.memory import MemoryConfig
 from neupims_sim.config.schema import (
+    AnyModel,
+    BackgroundSearchConfig,
     Config,
+    ImagesConfig,
+    IndexConfig,
     MappingConfig,
     ModelConfig,
     NpuConfig,
     ParallelConfig,
+    ResnetConfig,
+    RetrievalConfig,
     SchedulingConfig,
     SystolicConfig,
+    TraceFileConfig,
     VectorConfig,
+    VitConfig,
     WorkloadConfig,
 )
 
 __all__ = [
+    "AnyModel",
+    "BackgroundSearchConfig",
     "Config",
+    "ImagesConfig",
+    "IndexConfig",
     "MappingConfig",
     "MemoryConfig",
     "ModelConfig",
     "NpuConfig",
     "ParallelConfig",
+    "ResnetConfig",
+    "RetrievalConfig",
     "SchedulingConfig",
     "SystolicConfig",
+    "TraceFileConfig",
     "VectorConfig",
+    "VitConfig",
     "WorkloadConfig",
     "available",
     "check_config",
@@ -37,5 +53,6 @@ __all__ = [
     "dump_config",
     "load_config",
     "load_memory",
+    "load_model",
     "load_section",
 ]

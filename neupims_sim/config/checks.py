@@ -6,9 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from neupims_sim.config.expressions import ExpressionError, expression_names
-from neupims_sim.config.files import available
+from neupims_sim.config.files import available, read_yaml
 from neupims_sim.config.memory import COMMANDS, MemoryConfig
-from neupims_sim.config.schema import Config
+from neupims_sim.config.schema import (
+    Config,
+    ImagesConfig,
+    ModelConfig,
+    RetrievalConfig,
+    TraceFileConfig,
+    VitConfig,
+    WorkloadConfig,
+)
 from neupims_sim.errors import InputError, suggestion
 
 
@@ -21,8 +29,107 @@ def check_config(config: Config) -> None:
 def violations(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """What is wrong: the key path to blame, and a message that starts with it."""
     yield from table_violations(config.memory)
-    model, workload, parallel = config.model, config.workload, config.parallel
+    yield from _pairing_violations(config)
+    if isinstance(config.model, ModelConfig) and isinstance(config.workload, WorkloadConfig):
+        yield from _llm_violations(config, config.model, config.workload)
+    elif isinstance(config.model, VitConfig) and isinstance(config.workload, ImagesConfig | RetrievalConfig):
+        yield from _vit_violations(config.model, config.workload)
+    if isinstance(config.workload, TraceFileConfig) and not Path(config.workload.path).is_file():
+        yield ("workload", "path"), f"workload.path={config.workload.path!r}: no such file"
+    for key in ("attention_on", "search_on", "pooling_on"):
+        if getattr(config, key) == "pim" and config.memory.row_buffers == "none":
+            other = "vector" if key == "pooling_on" else "npu"
+            yield (
+                (key,),
+                f"{key}='pim', but memory {config.memory.name!r} has no PIM (memory.row_buffers='none'); "
+                f"allowed: {other}, or a memory whose row_buffers are single or dual",
+            )
+    if config.attention_on == "npu" and config.scheduling.interleaving not in ("off", "auto"):
+        yield (
+            ("scheduling", "interleaving"),
+            f"scheduling.interleaving={config.scheduling.interleaving!r} needs attention_on='pim'; "
+            "allowed with attention_on='npu': off, auto",
+        )
 
+
+_FAMILIES: dict[str, tuple[str, ...]] = {
+    "llm": ("decoder",),
+    "images": ("vit", "resnet"),
+    "retrieval": ("vit", "resnet"),
+}
+"""The families of models that a kind of workload runs."""
+
+
+def _pairing_violations(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Whether model, workload and device go together."""
+    model, workload = config.model, config.workload
+    runs_model = not (isinstance(workload, RetrievalConfig) and not workload.extract)
+    families = _FAMILIES.get(workload.kind, ())
+    if families and runs_model and model.family not in families:
+        names = [name for name in available("models") if _family(name) in families]
+        yield (
+            ("model",),
+            f"model={model.name!r} is a {model.family}; workload {workload.name!r} (kind {workload.kind}) runs "
+            f"{' or '.join(families)}: {', '.join(names)}",
+        )
+    if not isinstance(workload, WorkloadConfig):
+        for key in ("tensor", "pipeline"):
+            if getattr(config.parallel, key) > 1:
+                yield (
+                    ("parallel", key),
+                    f"parallel.{key}={getattr(config.parallel, key)} divides language models only; "
+                    f"allowed for workload kind {workload.kind}: 1",
+                )
+    if config.pooling_on == "pim" and getattr(workload, "pooling", "cls") in ("cls", "max"):
+        yield (
+            ("pooling_on",),
+            f"pooling_on='pim' sums over tokens; workload.pooling={getattr(workload, 'pooling', 'cls')!r} does not; "
+            "allowed: average, gem, ggem",
+        )
+
+
+def _family(model: str) -> str:
+    return str(read_yaml(available("models")[model]).get("family", "decoder"))
+
+
+def _vit_violations(
+    model: VitConfig, workload: ImagesConfig | RetrievalConfig
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if isinstance(workload, RetrievalConfig):
+        if workload.extract and workload.dimensions != model.d_model:
+            yield (
+                ("workload", "dimensions"),
+                f"workload.dimensions={workload.dimensions}, but {model.name} gives descriptors of "
+                f"model.d_model={model.d_model} elements",
+            )
+        if not workload.extract:
+            return
+    for side in workload.image_size:
+        if side % model.patch:
+            size = "x".join(map(str, workload.image_size))
+            yield (
+                ("workload", "image_size"),
+                f"workload.image_size={size} is not a multiple of the patch, {model.patch} pixels",
+            )
+            return
+    if isinstance(workload, ImagesConfig) and workload.groups is not None:
+        if workload.pooling != "ggem":
+            yield (
+                ("workload", "groups"),
+                f"workload.groups={workload.groups} is for pooling=ggem only, not for pooling={workload.pooling}",
+            )
+        elif model.d_model % workload.groups:
+            yield (
+                ("workload", "groups"),
+                f"workload.groups={workload.groups} does not divide model.d_model={model.d_model} channels; "
+                f"allowed: {_divisors(model.d_model)}",
+            )
+
+
+def _llm_violations(
+    config: Config, model: ModelConfig, workload: WorkloadConfig
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    parallel = config.parallel
     for size, key in (
         (model.heads, "heads"),
         (model.kv_heads, "kv_heads"),
@@ -58,18 +165,18 @@ def violations(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
         )
     if workload.requests is not None and not Path(workload.requests).is_file():
         yield ("workload", "requests"), f"workload.requests={workload.requests!r}: no such file"
-    if config.attention_on == "pim" and config.memory.row_buffers == "none":
-        yield (
-            ("attention_on",),
-            f"attention_on='pim', but memory {config.memory.name!r} has no PIM (memory.row_buffers='none'); "
-            "allowed: npu, or a memory whose row_buffers are single or dual",
-        )
-    if config.attention_on == "npu" and config.scheduling.interleaving not in ("off", "auto"):
-        yield (
-            ("scheduling", "interleaving"),
-            f"scheduling.interleaving={config.scheduling.interleaving!r} needs attention_on='pim'; "
-            "allowed with attention_on='npu': off, auto",
-        )
+    if workload.background is not None:
+        unknown = search_unit(config)
+        if unknown != "pim":
+            yield (
+                ("workload", "background"),
+                "workload.background: searches beside other work run in PIM only; allowed: search_on='pim'",
+            )
+
+
+def search_unit(config: Config) -> str:
+    """``pim`` or ``npu``: which unit compares queries with a database."""
+    return config.search_on or config.attention_on
 
 
 def table_violations(memory: MemoryConfig) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -36,12 +36,23 @@ from neupims_sim.config.files import (
     read_yaml,
 )
 from neupims_sim.config.memory import MemoryConfig, TimingError
-from neupims_sim.config.schema import Config, ModelConfig, NpuConfig, WorkloadConfig
+from neupims_sim.config.schema import (
+    Config,
+    ImagesConfig,
+    ModelConfig,
+    NpuConfig,
+    ResnetConfig,
+    RetrievalConfig,
+    TraceFileConfig,
+    VitConfig,
+    WorkloadConfig,
+)
 from neupims_sim.errors import InputError, suggestion
 
 Tree = dict[str, Any]
 Rank = Literal["named", "library", "preset", "user", "set"]
 Schema = TypeVar("Schema", bound=BaseModel)
+Model = TypeVar("Model", ModelConfig, VitConfig, ResnetConfig)
 
 NAMED_SECTIONS: dict[str, str] = {"npu": "npu", "memory": "memory", "model": "models", "workload": "workloads"}
 """Sections whose value may be the name of a file, and the folder of these files."""
@@ -49,12 +60,14 @@ PRESET_SECTIONS = ("organization", "timing", "controller", "pim", "power")
 """What a memory file may state per preset; timing rows are chosen by their ``when`` tags instead."""
 SPEED_SECTIONS = ("organization", "timing", "command_cycles", "power")
 """What a memory file may state per speed grade."""
-_SECTION_SCHEMAS: dict[str, type[BaseModel]] = {
-    "npu": NpuConfig,
-    "memory": MemoryConfig,
-    "model": ModelConfig,
-    "workload": WorkloadConfig,
+_SECTION_SCHEMAS: dict[str, tuple[type[BaseModel], ...]] = {
+    "npu": (NpuConfig,),
+    "memory": (MemoryConfig,),
+    "model": (ModelConfig, VitConfig, ResnetConfig),
+    "workload": (WorkloadConfig, ImagesConfig, RetrievalConfig, TraceFileConfig),
 }
+"""The schemas that a section may have, the default first; :data:`_TAGS` says which it is."""
+_TAGS = {"model": "family", "workload": "kind"}
 _RANKS: tuple[Rank, ...] = ("named", "library", "preset", "user", "set")
 DEFAULT_PRESET = "physical"
 
@@ -87,9 +100,13 @@ def load_config(path_or_stem: str | Path, overrides: Sequence[str] | Mapping[str
     layers = sorted([*stated, *_preset_layers(preset, _system_names(stated))], key=_precedence)
     for section in NAMED_SECTIONS:
         layers = _resolve_section(layers, section, preset, default_name=path.stem)
-    layers.append(_located_requests(layers))
+    layers += _located_files(layers)
 
-    config = _validated(Config, _merged(layers), layers, label(path))
+    tree = _merged(layers)
+    for section in _TAGS:
+        if section in tree:
+            tree[section] = _validated_section(section, tree[section], layers, label(path))
+    config = _validated(Config, tree, layers, label(path))
     _refuse(violations(config), layers, label(path))
     return config
 
@@ -114,7 +131,7 @@ def load_section(
     for layer in _override_layers(overrides):
         layers.append(replace(layer, tree={section: layer.tree}, depth=1))
     layers = _resolve_section(layers, section, preset, default_name=name)
-    loaded = _validated(_SECTION_SCHEMAS[section], _merged(layers)[section], layers, name, (section,))
+    loaded = _validated_section(section, _merged(layers)[section], layers, name)
     if isinstance(loaded, MemoryConfig):
         _refuse(table_violations(loaded), layers, name)
     return loaded
@@ -127,6 +144,15 @@ def load_memory(
     memory = load_section("memory", name_or_path, preset, overrides)
     assert isinstance(memory, MemoryConfig)
     return memory
+
+
+def load_model(name_or_path: str | Path, family: type[Model]) -> Model:
+    """A model alone; raises InputError unless it is of the ``family``."""
+    model = load_section("model", name_or_path)
+    if isinstance(model, family):
+        return model
+    known = [name for name in available("models") if isinstance(load_section("model", name), family)]
+    raise InputError(f"model={name_or_path} is of another family; {suggestion(str(name_or_path), known)}")
 
 
 def check_file(path: str | Path) -> list[tuple[BaseModel, str]]:
@@ -407,7 +433,10 @@ def _section_of(path: Path, tree: Tree) -> str | None:
     folder = library_folder(path) or path.parent.name
     if folder in folders:
         return folders[folder]
-    shared = {section: len(tree.keys() & schema.model_fields.keys()) for section, schema in _SECTION_SCHEMAS.items()}
+    shared = {
+        section: max(len(tree.keys() & schema.model_fields.keys()) for schema in schemas)
+        for section, schemas in _SECTION_SCHEMAS.items()
+    }
     best = max(shared, key=lambda section: shared[section])
     return best if shared[best] > len(tree.keys() & (Config.model_fields.keys() | {"include"})) else None
 
@@ -436,15 +465,33 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any], append_constraints
     return merged
 
 
-def _located_requests(layers: Sequence[Layer]) -> Layer:
-    """The request batch: relative to the working directory, else to the file that names it."""
-    empty = Layer("", {}, "set", Path.cwd())
-    value = _merged(layers).get("workload", {}).get("requests")
-    if not isinstance(value, str) or Path(value).exists():
-        return empty
-    origin = _origin(layers, ("workload", "requests"), "")
-    beside = origin.directory / value
-    return replace(origin, tree={"workload": {"requests": str(beside)}}, depth=0) if beside.exists() else empty
+def _located_files(layers: Sequence[Layer]) -> list[Layer]:
+    """Files that the workload names: relative to the working directory, else to the file that names them."""
+    found = []
+    for key in ("requests", "path"):
+        value = _merged(layers).get("workload", {}).get(key)
+        if not isinstance(value, str) or Path(value).exists():
+            continue
+        origin = _origin(layers, ("workload", key), "")
+        beside = origin.directory / value
+        if beside.exists():
+            found.append(replace(origin, tree={"workload": {key: str(beside)}}, depth=0))
+    return found
+
+
+def _validated_section(section: str, tree: Any, layers: Sequence[Layer], source: str) -> BaseModel:
+    """A section by the schema of its family or kind."""
+    default, *others = _SECTION_SCHEMAS[section]
+    if others and isinstance(tree, dict) and (tag := _TAGS[section]) in tree:
+        schemas = {get_args(schema.model_fields[tag].annotation)[0]: schema for schema in (default, *others)}
+        if tree[tag] not in schemas:
+            origin = _origin(layers, (section, tag), source)
+            keys = _dotted((section, tag)[origin.depth :])
+            raise InputError(
+                f"{origin.source}: {keys}={tree[tag]!r}: not an option; {suggestion(str(tree[tag]), schemas)}"
+            )
+        return _validated(schemas[tree[tag]], tree, layers, source, (section,))
+    return _validated(default, tree, layers, source, (section,))
 
 
 def _validated(

@@ -11,13 +11,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from neupims_sim.config.memory import MemoryConfig, NonNegativeFloat
-from neupims_sim.units import parse_bytes
+from neupims_sim.units import parse_bytes, parse_image_size
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Bytes = Annotated[PositiveInt, BeforeValidator(parse_bytes)]
 """A capacity in bytes; YAML may write ``1 MiB``."""
+ImageSize = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(parse_image_size)]
+"""Height and width, pixels; YAML may write ``224`` or ``768x1024``."""
 
 
 class Section(BaseModel):
@@ -33,6 +35,7 @@ class ModelConfig(Section):
     """
 
     name: str
+    family: Literal["decoder"] = "decoder"
     layers: PositiveInt
     heads: PositiveInt
     kv_heads: PositiveInt
@@ -64,6 +67,42 @@ class ModelConfig(Section):
         return values
 
 
+class VitConfig(Section):
+    """A vision transformer (Dosovitskiy et al., arXiv 2010.11929): pre-norm encoder blocks, one class token."""
+
+    name: str
+    family: Literal["vit"]
+    layers: PositiveInt
+    heads: PositiveInt
+    d_model: PositiveInt
+    d_ff: PositiveInt
+    patch: PositiveInt
+    """Height and width of a patch, pixels."""
+    classes: PositiveInt = 1000
+    """Outputs of the classifier."""
+
+    @model_validator(mode="after")
+    def _check(self) -> VitConfig:
+        if self.d_model % self.heads:
+            raise ValueError(f"model.d_model={self.d_model} is not a multiple of model.heads={self.heads}")
+        return self
+
+
+class ResnetConfig(Section):
+    """A residual network of bottleneck blocks (He et al., arXiv 1512.03385)."""
+
+    name: str
+    family: Literal["resnet"]
+    blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+    """Blocks of each stage."""
+    classes: PositiveInt = 1000
+    """Outputs of the classifier."""
+
+
+AnyModel = ModelConfig | VitConfig | ResnetConfig
+"""A model of any family; ``family`` says which."""
+
+
 class WarmupConfig(Section):
     """How a steady-state batch is produced: running requests advance one token per iteration, finished ones are replaced."""
 
@@ -73,10 +112,37 @@ class WarmupConfig(Section):
     """Contexts are capped at this length, tokens."""
 
 
+class IndexConfig(Section):
+    """A database of global descriptors in the device's memory, and how it is searched."""
+
+    database: PositiveInt = 1_000_000
+    """Vectors."""
+    dimensions: PositiveInt = 2048
+    """Elements of a vector."""
+    top_m: PositiveInt = 400
+    """Results of a query, M."""
+
+    @model_validator(mode="after")
+    def _check(self) -> IndexConfig:
+        if self.top_m > self.database:
+            raise ValueError(f"top_m={self.top_m} is more than database={self.database} vectors")
+        return self
+
+
+class BackgroundSearchConfig(IndexConfig):
+    """Searches on the same device beside the work that is measured; the next query starts when one ends."""
+
+    in_flight: PositiveInt = 1
+    """Queries at a time."""
+    turn: Literal["first", "last"] = "last"
+    """Where both want PIM on a channel: whether a search goes before or after the work that is measured."""
+
+
 class WorkloadConfig(Section):
-    """What is served: a batch of requests in one phase."""
+    """What is served: a batch of requests to a language model in one phase."""
 
     name: str
+    kind: Literal["llm"] = "llm"
     dataset: str = "sharegpt"
     """Stem of a length table in ``traces/lengths``."""
     batch_size: PositiveInt = 256
@@ -87,6 +153,55 @@ class WorkloadConfig(Section):
     warmup: WarmupConfig = WarmupConfig()
     lm_head: bool = False
     """Whether the trace includes the embedding and the LM head besides the decoder blocks."""
+    background: BackgroundSearchConfig | None = None
+    """Retrieval that shares the device."""
+
+
+Pooling = Literal["cls", "average", "max", "gem", "ggem"]
+
+
+class ImagesConfig(Section):
+    """A batch of images through a vision model."""
+
+    name: str
+    kind: Literal["images"]
+    batch_size: PositiveInt = 64
+    """Images per inference."""
+    image_size: ImageSize = (224, 224)
+    pooling: Pooling = "cls"
+    """Of the tokens of a ViT after the final norm; all but ``cls`` pool the patch tokens. A ResNet has its own."""
+    groups: PositiveInt | None = None
+    """Exponents of ``pooling: ggem``; one per head unless given."""
+    head: Literal["classifier", "descriptor"] = "classifier"
+    """What is asked of the model: classes, or the global descriptor (of a ResNet as SuperGlobal extracts it)."""
+
+
+class RetrievalConfig(IndexConfig):
+    """Queries with images, or with descriptors, against a database: extract, search, rerank."""
+
+    name: str
+    kind: Literal["retrieval"]
+    queries: PositiveInt = 1
+    """Queries that go through each step together."""
+    extract: bool = True
+    """Whether the queries are images from which ``model`` extracts the descriptors."""
+    image_size: ImageSize = (768, 1024)
+    pooling: Pooling = "ggem"
+    """Of a ViT as extractor."""
+    rerank: Literal["superglobal", "cvnet", "rrt", "none"] = "superglobal"
+
+
+class TraceFileConfig(Section):
+    """An operator trace, as it is."""
+
+    name: str
+    kind: Literal["trace"]
+    path: str
+    """The trace file."""
+
+
+AnyWorkload = WorkloadConfig | ImagesConfig | RetrievalConfig | TraceFileConfig
+"""A workload of any kind; ``kind`` says which."""
 
 
 class ParallelConfig(Section):
@@ -142,6 +257,7 @@ class VectorConfig(Section):
     log_cycles: NonNegativeInt = 4
     pow_cycles: NonNegativeInt = 9
     """x^p = exp(p log x)."""
+    tanh_cycles: NonNegativeInt = 4
     reduce_cycles: NonNegativeInt = 1
     """One pass of the adder tree over ``lanes`` elements."""
     pipeline_latency_cycles: NonNegativeInt = 8
@@ -200,6 +316,8 @@ class MappingConfig(Section):
     """Whether the new token's K and V are written to DRAM."""
     gemm_output_padding: bool = False
     """Assumption of the published artifact: a GEMM of M tokens and N outputs stores M x 128 ceil(M/128) elements instead of M x N."""
+    search_program_tiles: PositiveInt = 512
+    """PIM tiles of a search that a channel runs without letting other PIM work in between."""
     kv_capacity: Literal["all_layers", "simulated_layers"] = "all_layers"
     """Whose K and V must fit in memory: those of all layers of the device, or (as in the published artifact, which
     simulates one block) only of the simulated ones."""
@@ -209,7 +327,10 @@ class SimulationConfig(Section):
     """How a run is carried out."""
 
     layers: PositiveInt = 2
-    """Decoder layers simulated in full; the steady-state layer is multiplied to the layers of one device."""
+    """Of identical layers, how many are simulated in full; the last of them stands for those that are not. In retrieval:
+    of identical steps (batches of queries)."""
+    queries: PositiveInt = 4
+    """Of the queries that PIM searches one after the other, how many are simulated in full."""
     watchdog_cycles: PositiveInt = 100_000_000
     """A run in which nothing completes for this long is stopped and the blocked component named."""
 
@@ -225,10 +346,14 @@ class Config(Section):
     """Device clock; all cycles above the memory are of this clock."""
     attention_on: Literal["pim", "npu"] = "pim"
     """Which unit runs the attention of the decode phase."""
+    search_on: Literal["pim", "npu"] | None = None
+    """Which unit compares queries with a database; that of attention unless given."""
+    pooling_on: Literal["vector", "pim"] = "vector"
+    """Which unit sums over tokens when a ViT pools them. Powers and roots are always taken on the vector units."""
     npu: NpuConfig
     memory: MemoryConfig
-    model: ModelConfig
-    workload: WorkloadConfig
+    model: AnyModel
+    workload: AnyWorkload
     parallel: ParallelConfig = ParallelConfig()
     scheduling: SchedulingConfig = SchedulingConfig()
     mapping: MappingConfig = MappingConfig()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -52,7 +52,7 @@ class GemmPlan:
     activation_reads: int
     """How often the activation matrix is read from DRAM; 0 when it is on chip."""
     weight_reads: int
-    """How often the weight matrix is read from DRAM."""
+    """How often the weight matrix is read from DRAM; 0 when it is on chip."""
     activation_bytes: IntArray
     weight_bytes: IntArray
     compute_cycles: IntArray
@@ -107,6 +107,7 @@ class _Job(NamedTuple):
     activation_on_chip: bool
     output_on_chip: bool
     loops: Loops = "least_traffic"
+    weight_on_chip: bool = False
 
 
 class _Tiling(NamedTuple):
@@ -124,6 +125,7 @@ def plan_gemm(
     *,
     bandwidth_bytes_per_cycle: float,
     activation_on_chip: bool = False,
+    weight_on_chip: bool = False,
     output_on_chip: bool = False,
     loops: Loops = "least_traffic",
 ) -> GemmPlan:
@@ -133,8 +135,9 @@ def plan_gemm(
     pipelined time at ``bandwidth_bytes_per_cycle``; of these the one with the fewest compute cycles, then the fewest
     steps. How finely a GEMM is cut thus follows from how well load and compute overlap, not from the buffers' capacity.
 
-    ``activation_on_chip``: the whole [m, k] matrix already lies in the scratchpad. ``output_on_chip``: the [m, n] result
-    stays there (in the element format) and is not stored. Both take their space from the tiles.
+    ``activation_on_chip``, ``weight_on_chip``: the whole [m, k] or [k, n] matrix already lies in the scratchpad (a product of
+    two activations has no weights). ``output_on_chip``: the [m, n] result stays there (in the element format) and is not stored.
+    All take their space from the tiles.
 
     ``loops: token_blocks`` is the loop nest of the published artifact instead: blocks of tokens as wide as the array
     outermost, all weights loaded during the first of them and kept, so that only that one overlaps with the load.
@@ -145,14 +148,43 @@ def plan_gemm(
         raise InputError(f"GEMM {m} x {k} x {n}: every dimension must be at least 1")
     if not bandwidth_bytes_per_cycle > 0:
         raise InputError(f"bandwidth_bytes_per_cycle={bandwidth_bytes_per_cycle} must be > 0")
-    return _plan(_Job(Gemm(m, k, n), npu, bandwidth_bytes_per_cycle, activation_on_chip, output_on_chip, loops))
+    job = _Job(Gemm(m, k, n), npu, bandwidth_bytes_per_cycle, activation_on_chip, output_on_chip, loops, weight_on_chip)
+    return _plan(job)
+
+
+def repeat_plan(plan: GemmPlan, times: int, npu: NpuConfig) -> GemmPlan:
+    """The plan of several GEMMs of the same shape, one after the other; the arrays fill and drain once."""
+    if times == 1:
+        return plan
+    last_tile = Gemm(
+        *(length - part * (ceil_div(length, part) - 1) for length, part in zip(plan.gemm, plan.tile, strict=True))
+    )
+    compute = np.tile(plan.compute_cycles, times)
+    ends = np.arange(1, times) * plan.steps - 1
+    compute[ends] -= share_gemm(last_tile, npu.systolic).occupancy.latency_cycles
+    return replace(
+        plan,
+        activation_bytes=np.tile(plan.activation_bytes, times),
+        weight_bytes=np.tile(plan.weight_bytes, times),
+        compute_cycles=compute,
+        store_bytes=np.tile(plan.store_bytes, times),
+        tile_macs=np.tile(plan.tile_macs, times),
+        utilization=utilization(times * plan.macs, int(compute.sum()), npu.systolic),
+    )
 
 
 def fits_on_chip(
-    m: int, k: int, n: int, npu: NpuConfig, *, activation_on_chip: bool = False, output_on_chip: bool = False
+    m: int,
+    k: int,
+    n: int,
+    npu: NpuConfig,
+    *,
+    activation_on_chip: bool = False,
+    weight_on_chip: bool = False,
+    output_on_chip: bool = False,
 ) -> bool:
-    """Whether :func:`plan_gemm` finds room with the activation and/or the output in the scratchpad."""
-    job = _Job(Gemm(m, k, n), npu, 1.0, activation_on_chip, output_on_chip)
+    """Whether :func:`plan_gemm` finds room with these matrices in the scratchpad."""
+    job = _Job(Gemm(m, k, n), npu, 1.0, activation_on_chip, output_on_chip, weight_on_chip=weight_on_chip)
     return _fits(_Tiling(_smallest_tile(job), "nothing"), job)
 
 
@@ -180,7 +212,9 @@ def _scratchpad_bytes(tile: Gemm, kept: Kept, job: _Job) -> int:
         activation = gemm.m * gemm.k
     elif kept == "activation":
         activation = tile.m * gemm.k * (copies if tile.m < gemm.m else 1)
-    if kept == "weight":
+    if job.weight_on_chip:
+        weight = gemm.k * gemm.n
+    elif kept == "weight":
         weight = gemm.k * tile.n * (copies if tile.n < gemm.n else 1)
     output = gemm.m * gemm.n if job.output_on_chip else 0
     return job.npu.element_bytes * (max(both_tiles, activation + weight) + output)
@@ -224,7 +258,7 @@ def _reads(tiling: _Tiling, job: _Job) -> tuple[int, int]:
     """How often activations and weights are read (the table at the top of this module)."""
     activation = 1 if tiling.kept == "activation" else ceil_div(job.gemm.n, tiling.tile.n)
     weight = 1 if tiling.kept == "weight" else ceil_div(job.gemm.m, tiling.tile.m)
-    return (0 if job.activation_on_chip else activation), weight
+    return (0 if job.activation_on_chip else activation), (0 if job.weight_on_chip else weight)
 
 
 def _traffic(tiling: _Tiling, job: _Job) -> int:
@@ -314,7 +348,7 @@ class _CostModel:
         pipelined, computed, steps = 0.0, 0, 0
         for m, k, n in itertools.product(*pieces):
             loads_activation = (n.first or tiling.kept != "activation") and not job.activation_on_chip
-            loads_weight = m.first or tiling.kept != "weight"
+            loads_weight = (m.first or tiling.kept != "weight") and not job.weight_on_chip
             moved = k.length * (m.length * loads_activation + n.length * loads_weight)
             transfer = (moved + overlapped * m.length * n.length) * cycles_per_element
             compute = self._busy(m.length, k.length, n.length)
@@ -322,7 +356,7 @@ class _CostModel:
             steps += count
             computed += count * compute
             pipelined += count * (max(transfer, compute) if job.npu.double_buffered else transfer + compute)
-        first_load = tile.k * (tile.n + tile.m * (not job.activation_on_chip))
+        first_load = tile.k * (tile.n * (not job.weight_on_chip) + tile.m * (not job.activation_on_chip))
         if job.npu.double_buffered:
             pipelined += (first_load + stored * tile.m * tile.n) * cycles_per_element
         return _Estimate(pipelined, computed, steps)
@@ -359,7 +393,7 @@ def _expand(tiling: _Tiling, job: _Job) -> GemmPlan:
     inner_steps, k_steps = compute.shape[1:]
     first_inner = np.arange(inner_steps)[:, None] == 0
     loads_activation = (first_inner | (tiling.kept != "activation")) & (not job.activation_on_chip)
-    loads_weight = first_inner | (tiling.kept != "weight")
+    loads_weight = (first_inner | (tiling.kept != "weight")) & (not job.weight_on_chip)
     stores = (np.arange(k_steps) == k_steps - 1) & (not job.output_on_chip)
 
     def frozen(values: IntArray) -> IntArray:

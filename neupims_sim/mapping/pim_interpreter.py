@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from neupims_sim.kernels import attention_probabilities
 from neupims_sim.mapping.pim_attention import AttentionLayout, AttentionRows, IntArray, Positions
+from neupims_sim.mapping.pim_pooling import PoolingLayout
 from neupims_sim.mapping.pim_search import SearchLayout
 from neupims_sim.memory.program import GWRITE, PimProgram
 
@@ -128,13 +129,21 @@ def run_search(
     return similarities
 
 
-def run_mean(memory: PimMemory, layout: AttentionLayout, rows: AttentionRows, tokens: FloatArray) -> FloatArray:
-    """Mean over tokens on PIM: [tokens, channels] -> [channels]. Pooling is attention with equal probabilities.
+def run_pooling(
+    memory: PimMemory, layout: PoolingLayout, token_row: int, vector_row: int, tokens: FloatArray
+) -> FloatArray:
+    """Averages on PIM: [images, tokens, channels] -> [images, channels]; the NPU adds the partial sums of the segments.
 
-    Tokens are stored as the V of one head of ``channels`` elements. Generalised means raise to the power before they write and
-    take the root of what comes back, both on the vector units.
+    Generalized means raise to the power before they write and take the root of what comes back.
     """
-    values = tokens[:, np.newaxis]
-    memory.write(rows.value, layout.value_positions(*_indices(values)), values)
-    mean: FloatArray = run_attend(memory, layout, rows, np.full((1, len(tokens)), 1 / len(tokens)))[0]
-    return mean
+    images, _, channels = tokens.shape
+    memory.write(token_row, layout.token_positions(*_indices(tokens)), tokens)
+    factors = np.full((layout.images_per_row, layout.tokens), 1 / layout.tokens)
+    memory.write(vector_row, layout.vector_positions(*_indices(factors)), factors)
+    results = iter(memory.execute(layout.program(images, token_row, vector_row)))
+    averages = np.zeros((images, layout.channel_tiles * layout.banks))
+    for _ in range(layout.segments):
+        for first in range(0, images, layout.images_per_row):
+            tiles = [next(results) for _ in range(layout.channel_tiles)]
+            averages[first : first + layout.images_per_row] += np.hstack(tiles)
+    return averages[:, :channels]

@@ -98,6 +98,23 @@ class SearchLayout:
         tiles[:, :, 1:, 3] = np.array([self.chunk_dots(chunk) for chunk in range(self.chunks)])[:, None]
         return PimProgram(tiles.reshape(-1, 4))
 
+    def programs(self, vectors: int, database_row: int, query_row: int, tiles_per_program: int) -> list[PimProgram]:
+        """:meth:`program` of one query in pieces of so many tiles, so that other programs can go between them.
+
+        A piece that begins in the middle of a chunk writes the chunk of the query to the global vector buffer again: another program
+        may have overwritten it. Raises InputError without a descriptor or a tile.
+        """
+        if tiles_per_program < 1:
+            raise InputError(f"search programs: tiles_per_program={tiles_per_program} must be at least 1")
+        operations = self.program(1, vectors, database_row, query_row).operations
+        (tiles,) = np.nonzero(operations[:, 0] == TILE)
+        gwrites = tiles - tiles % (1 + self.groups(vectors))
+        return [
+            PimProgram(np.concatenate([operations[[gwrites[first]]], operations[tiles[first] : tiles[last] + 1]]))
+            for first in range(0, len(tiles), tiles_per_program)
+            for last in [min(first + tiles_per_program, len(tiles)) - 1]
+        ]
+
     def counts(self, queries: int, vectors: int) -> PimCounts:
         """Work of :meth:`program`."""
         tiles = queries * self.chunks * self.groups(vectors)

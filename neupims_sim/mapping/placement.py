@@ -1,8 +1,9 @@
 """Where tensors lie: linear addresses over all channels for weights and activations, rows of one channel for K and V.
 
-Rows of every channel, from 0 up: the linear region, then the GWRITE source vectors of the channel's requests (normal
-rows), then the K and V of one decoder layer after another (PIM rows), the simulated ones first. A row belongs to one of
-the three, so PIM and the NPU never want the same row, and none of them may pass the last row of the channel.
+Rows of every channel, from 0 up: the linear region, then data of PIM that has the same rows in every channel (a database),
+then the GWRITE source vectors of the channel's requests (normal rows), then the K and V of one decoder layer after another (PIM
+rows), the simulated ones first. A row belongs to one of them, so PIM and the NPU never want the same row, and none of them may
+pass the last row of the channel.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Placement:
     layout, requests: how and of whom K and V are stored for PIM; no requests where attention runs on the NPU.
     layers: simulated decoder layers; each keeps its own K and V, while the vectors are shared.
     further_layers: layers that are not simulated, but whose K and V need room (``AttentionLayout.cache_rows``).
+    row_regions: rows of every channel that PIM data takes besides, by name.
 
     Raises
     ------
@@ -51,6 +53,7 @@ class Placement:
         requests: Sequence[PlacedRequest] = (),
         layers: int = 1,
         further_layers: int = 0,
+        row_regions: Mapping[str, int] | None = None,
     ) -> None:
         self._organization = organization
         self._addresses: dict[str, int] = {}
@@ -64,6 +67,14 @@ class Placement:
         row_slice = alignment * organization.banks
         self.linear_rows = -(-self.linear_bytes // row_slice)
         """Rows of every bank that the linear region takes."""
+        self._regions: dict[str, int] = {}
+        region_end = self.linear_rows
+        for name, rows in (row_regions or {}).items():
+            self._regions[name] = region_end
+            region_end += rows
+        self._region_rows = region_end - self.linear_rows
+        if row_regions:
+            _check_mapping(organization)
         self._rows: list[AttentionRows] = []
         self._layer_rows: IntArray = np.zeros(organization.channels, np.int64)
         further_rows: IntArray = np.zeros(organization.channels, np.int64)
@@ -76,7 +87,7 @@ class Placement:
             for channel, tokens in requests:
                 further_rows[channel] += layout.cache_rows(tokens, further_layers)
         cache_rows = layers * self._layer_rows + further_rows
-        self.used_rows: IntArray = self.linear_rows + vector_rows + cache_rows
+        self.used_rows: IntArray = region_end + vector_rows + cache_rows
         """Rows of every bank in use, int64 [channels]."""
         self._check_capacity(vector_rows, cache_rows, requests, layers + further_layers)
 
@@ -87,8 +98,9 @@ class Placement:
             if not 0 <= channel < len(vector_rows):
                 raise InputError(f"a request is on channel {channel} of a memory with {len(vector_rows)} channels")
             vector_rows[channel] += layout.query_rows + layout.probability_rows(tokens)
-        vector_row = np.full_like(vector_rows, self.linear_rows).tolist()
-        key_row = (self.linear_rows + vector_rows).tolist()
+        first_row = self.linear_rows + self._region_rows
+        vector_row = np.full_like(vector_rows, first_row).tolist()
+        key_row = (first_row + vector_rows).tolist()
         first_key_row = list(key_row)
         for channel, tokens in requests:
             value_row = key_row[channel] + layout.key_rows(tokens)
@@ -107,16 +119,24 @@ class Placement:
             return
         row = self._organization.banks * self._organization.row_bytes
         count = sum(request.channel == channel for request in requests)
+        parts = [f"{self.linear_rows * row:,} B of weights and activations"]
+        if self._region_rows:
+            parts.append(f"{self._region_rows * row:,} B of {' and '.join(self._regions)}")
+        if count:
+            parts.append(f"{vector_rows[channel] * row:,} B of PIM operands")
+            parts.append(f"{cache_rows[channel] * row:,} B of K and V of {count} requests in {layers} layers")
         raise InputError(
             f"the batch does not fit: channel {channel} needs {self.used_rows[channel] * row:,} B and has "
-            f"{self._organization.channel_bytes:,} B: {self.linear_rows * row:,} B of weights and activations, "
-            f"{vector_rows[channel] * row:,} B of PIM operands, {cache_rows[channel] * row:,} B of "
-            f"K and V of {count} requests in {layers} layers; use fewer requests, more channels or more devices"
+            f"{self._organization.channel_bytes:,} B: {', '.join(parts)}; use fewer requests, more channels or more devices"
         )
 
     def address(self, tensor: str) -> int:
         """Linear address of the first byte of ``tensor``; a multiple of channels x row_bytes."""
         return self._addresses[tensor]
+
+    def first_row(self, region: str) -> int:
+        """First row, in every channel, of one of ``row_regions``."""
+        return self._regions[region]
 
     def rows(self, request: int, layer: int = 0) -> AttentionRows:
         """First rows of the regions of request number ``request`` in its channel, for decoder layer ``layer``."""

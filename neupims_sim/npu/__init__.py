@@ -2,7 +2,7 @@
 
 from neupims_sim.npu.sharing import Part, SharedGemm, share_gemm, sharing_policies
 from neupims_sim.npu.systolic import Gemm, Occupancy, array_occupancy, utilization
-from neupims_sim.npu.vector import Recipe, softmax_occupancy, vector_cycles, vector_recipes
+from neupims_sim.npu.vector import Recipe, operation_cycles, row_recipes, softmax_occupancy, vector_cycles
 
 __all__ = [
     "Gemm",
@@ -11,10 +11,11 @@ __all__ = [
     "Recipe",
     "SharedGemm",
     "array_occupancy",
+    "operation_cycles",
+    "row_recipes",
     "share_gemm",
     "sharing_policies",
     "softmax_occupancy",
     "utilization",
     "vector_cycles",
-    "vector_recipes",
 ]

@@ -41,6 +41,25 @@ class TileSteps(Protocol):
     def store_bytes(self) -> Int64Array: ...
 
 
+class AttentionSteps(Protocol):
+    """Steps of an attention in execution order, one entry per step, and the drain of the arrays after each product."""
+
+    @property
+    def room_bytes(self) -> Int64Array: ...
+    @property
+    def load_bytes(self) -> Int64Array: ...
+    @property
+    def logits_cycles(self) -> Int64Array: ...
+    @property
+    def softmax_cycles(self) -> Int64Array: ...
+    @property
+    def attend_cycles(self) -> Int64Array: ...
+    @property
+    def store_bytes(self) -> Int64Array: ...
+    @property
+    def drain_cycles(self) -> Int64Array: ...
+
+
 class Region:
     """Consecutive bytes of memory that are read or written piece by piece, from the start again when the end is reached."""
 
@@ -104,11 +123,13 @@ class Npu:
         activations: Region,
         output: Region,
         ready: SimEvent,
+        weights_wait: bool = False,
         priority: int = 0,
     ) -> Process:
         """Run a GEMM; ends when the last output is stored.
 
-        ``ready`` fires when the activations are there (in DRAM or in the scratchpad); weights do not wait for it.
+        ``ready`` fires when the activations are there (in DRAM or in the scratchpad). Weights do not wait for it, unless
+        ``weights_wait``: in a product of two activations the right matrix is a result too.
         Of the operators that wait for the NPU, the one with the lowest ``priority`` goes first, then the oldest.
         """
         count = len(steps.compute_cycles)
@@ -123,6 +144,8 @@ class Npu:
                     yield self._scratchpad.get(room)
                 arrivals = []
                 if weight:
+                    if weights_wait and not ready.processed:
+                        yield ready
                     arrivals.append(self.transfer(READ, *weights.take(weight), name))
                 if activation:
                     if not ready.processed:
@@ -145,6 +168,52 @@ class Npu:
             if size:
                 stores.append(self.transfer(WRITE, *output.take(size), name))
         yield self.env.all_of(stores)
+
+    def attention(
+        self,
+        name: str,
+        plan: AttentionSteps,
+        *,
+        source: Region,
+        output: Region,
+        ready: SimEvent,
+        priority: int = 0,
+    ) -> Process:
+        """Run an attention; ends when the last output is stored. Its logits never leave the scratchpad.
+
+        Steps take room and load in order, like the tiles of a GEMM and in turn with those; from there each goes its own way: arrays
+        (logits), vector units (softmax), arrays (attend), store. So the arrays work on the next step's logits during a softmax.
+        ``ready`` fires when queries, keys and values are there.
+        """
+        steps: list[SimEvent] = []
+        with self._loader.request(priority=priority) as turn:
+            yield turn
+            if not ready.processed:
+                yield ready
+            for step in range(len(plan.load_bytes)):
+                room = min(int(plan.room_bytes[step]), self.config.scratchpad_bytes)
+                if room:
+                    yield self._scratchpad.get(room)
+                size = int(plan.load_bytes[step])
+                arrival = self.transfer(READ, *source.take(size), name) if size else self.env.event().succeed()
+                steps.append(self.env.process(self._attention_step(name, plan, step, arrival, room, output)))
+        yield self.env.all_of(steps)
+
+    def _attention_step(
+        self, name: str, plan: AttentionSteps, step: int, arrival: SimEvent, room: int, output: Region
+    ) -> Process:
+        drain = int(plan.drain_cycles[step])
+        yield arrival
+        yield from self._hold(self._arrays, "systolic arrays", name, int(plan.logits_cycles[step]))
+        yield self.env.timeout(drain)
+        yield from self._hold(self._vector, "vector units", name, int(plan.softmax_cycles[step]))
+        yield from self._hold(self._arrays, "systolic arrays", name, int(plan.attend_cycles[step]))
+        yield self.env.timeout(drain)
+        size = int(plan.store_bytes[step])
+        if size:
+            yield self.transfer(WRITE, *output.take(size), name)
+        if room:
+            yield self._scratchpad.put(room)
 
     def vector(
         self,

@@ -1,77 +1,89 @@
-"""The vector units: the cycles of an operator on a [rows, width] matrix, from the configured cost of its steps.
+"""The vector units: the cycles of an operator, from how many of each elementary operation it does.
 
-An operator is a *recipe*: the steps that it does on every vector of ``lanes`` elements, and those that it does once
-per row. A step is named after its cost in ``VectorConfig`` (``exp`` costs ``exp_cycles``). A new operator is one row of
-the table below, or a ``vector_recipes.register`` call elsewhere.
+Operations are named after their cost in ``VectorConfig`` (``exp`` costs ``exp_cycles`` per vector of ``lanes`` elements). Most
+operators divide their elements over all lanes of all units (:func:`operation_cycles`). Those that reduce along rows keep a row on one
+unit: they are *recipes*, the steps on every vector and those once per row. A new one is one row of the table below, or a
+``row_recipes.register`` call elsewhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from neupims_sim.config.schema import VectorConfig
-from neupims_sim.errors import InputError
+from neupims_sim.errors import InputError, suggestion
 from neupims_sim.npu.systolic import ceil_div
 from neupims_sim.registry import Registry
 
 
 class Recipe(NamedTuple):
-    """What a vector operator does.
-
-    ``per_vector`` steps run on every vector. ``per_row`` steps follow once per row: an operator that has them reduces,
-    so that a row stays on one unit; the others divide their elements over all lanes of all units.
-    ``asplos24_cycles`` is what the published artifact charges, whatever the size (None: the softmax formula).
-    """
+    """The steps of an operator that reduces along rows: on every vector of a row, then once per row."""
 
     per_vector: tuple[str, ...]
-    per_row: tuple[str, ...] = ()
-    asplos24_cycles: int | None = 0
+    per_row: tuple[str, ...]
 
 
-vector_recipes: Registry[Recipe] = Registry("vector operator")
+row_recipes: Registry[Recipe] = Registry("row operator")
 
 _RECIPES = {
-    "add": Recipe(("add",)),
-    # x / (1 + exp(-1.702 x)): the sigmoid form of GELU (Hendrycks & Gimpel 2016, section 2)
-    "gelu": Recipe(("multiply", "exp", "add", "divide")),
-    # x / (1 + exp(-x)) * y: SwiGLU (Shazeer 2020)
-    "silu_multiply": Recipe(("exp", "add", "divide", "multiply")),
-    # x cos + rotate(x) sin (Su et al. 2021, equation 34)
-    "rotary": Recipe(("multiply", "multiply", "add")),
     # running maximum; subtract it; exp; running sum; multiply by 1 / sum. Per row: finish both reductions, 1 / sum
-    "softmax": Recipe(("compare", "add", "exp", "add", "multiply"), ("reduce", "reduce", "divide"), None),
+    "softmax": Recipe(("compare", "add", "exp", "add", "multiply"), ("reduce", "reduce", "divide")),
     # running sum; subtract the mean; square; running sum; times 1 / deviation; gain; bias
     "layernorm": Recipe(
         ("add", "add", "multiply", "add", "multiply", "multiply", "add"),
         ("reduce", "multiply", "reduce", "multiply", "add", "sqrt", "divide"),
-        5,
     ),
     # square; running sum; times 1 / root mean square; gain
-    "rmsnorm": Recipe(("multiply", "add", "multiply", "multiply"), ("reduce", "multiply", "add", "sqrt", "divide"), 5),
+    "rmsnorm": Recipe(("multiply", "add", "multiply", "multiply"), ("reduce", "multiply", "add", "sqrt", "divide")),
 }
 for _name, _recipe in _RECIPES.items():
-    vector_recipes.register(_name)(_recipe)
+    row_recipes.register(_name)(_recipe)
+
+_ASPLOS24_CYCLES: Mapping[str, int] = {
+    "layernorm": 5,
+    "rmsnorm": 5,
+    "add": 0,
+    "gelu": 0,
+    "silu_multiply": 0,
+    "rotary": 0,
+}
+"""What the public artifact of NeuPIMs (ASPLOS 2024) charges for an operator of any size; for softmax see below."""
 
 
-def vector_cycles(op: str, config: VectorConfig, *, rows: int, width: int) -> int:
+def operation_cycles(operations: Mapping[str, int], config: VectorConfig) -> int:
+    """Cycles of so many elementary operations, divided over all lanes of all units.
+
+    ``sum(ceil(count / (units lanes)) cost) + pipeline latency``; nothing where there is nothing to do. Raises InputError for an
+    operation without a cost.
+    """
+    cycles = sum(ceil_div(n, config.units * config.lanes) * _cost(name, config) for name, n in operations.items())
+    return cycles + config.pipeline_latency_cycles if any(operations.values()) else 0
+
+
+def vector_cycles(
+    op: str, config: VectorConfig, *, rows: int, width: int, operations: Mapping[str, int] | None = None
+) -> int:
     """Cycles of operator ``op`` on a [rows, width] matrix with all vector units.
 
-    With v the vectors and r the rows of the busiest unit: ``v sum(per_vector) + r sum(per_row) + latency``.
-    Element-wise operators have v = ceil(rows width / (units lanes)); reductions have r = ceil(rows / units) and
-    v = r ceil(width / lanes).
-    ``cost_model: asplos24`` charges the latencies of the published artifact instead (see :func:`asplos24_cycles`).
+    A recipe takes ``r (ceil(width / lanes) sum(per_vector) + sum(per_row)) + pipeline latency``, r = ceil(rows / units). Any
+    other operator takes :func:`operation_cycles` of the ``operations`` that it does in all, by default one of its own name
+    on every element. ``cost_model: asplos24`` charges what the published artifact charges for the operators that it knows.
+
+    Raises InputError for an empty matrix or an unknown operation.
     """
     if rows < 1 or width < 1:
         raise InputError(f"vector operator {op!r}: rows={rows} and width={width} must be at least 1")
-    recipe = vector_recipes[op]
     if config.cost_model == "asplos24":
-        return asplos24_cycles(recipe, config.lanes, rows=rows, width=width)
-    if not recipe.per_row:
-        vectors = ceil_div(rows * width, config.units * config.lanes)
-        return vectors * _cost(recipe.per_vector, config) + config.pipeline_latency_cycles
-    rows_per_unit = ceil_div(rows, config.units)
-    row = ceil_div(width, config.lanes) * _cost(recipe.per_vector, config) + _cost(recipe.per_row, config)
-    return rows_per_unit * row + config.pipeline_latency_cycles
+        if op == "softmax":
+            return asplos24_softmax_cycles(config.lanes, rows=rows, width=width)
+        if op in _ASPLOS24_CYCLES:
+            return _ASPLOS24_CYCLES[op]
+    if op not in row_recipes:
+        return operation_cycles({op: rows * width} if operations is None else operations, config)
+    recipe = row_recipes[op]
+    row = ceil_div(width, config.lanes) * _sum(recipe.per_vector, config) + _sum(recipe.per_row, config)
+    return ceil_div(rows, config.units) * row + config.pipeline_latency_cycles
 
 
 def softmax_occupancy(config: VectorConfig, *, rows: int, width: int) -> tuple[int, int]:
@@ -80,18 +92,15 @@ def softmax_occupancy(config: VectorConfig, *, rows: int, width: int) -> tuple[i
     ``asplos24``: the rows start one per cycle, and each takes 2 a + 3 v on 2 x width elements (it counts bytes).
     """
     if config.cost_model == "asplos24":
-        return rows, asplos24_cycles(vector_recipes["softmax"], config.lanes, rows=1, width=2 * width)
+        return rows, asplos24_softmax_cycles(config.lanes, rows=1, width=2 * width)
     return vector_cycles("softmax", config, rows=rows, width=width), 0
 
 
-def asplos24_cycles(recipe: Recipe, lanes: int, *, rows: int, width: int) -> int:
-    """Cycles as the public artifact of NeuPIMs (ASPLOS 2024) charges them.
+def asplos24_softmax_cycles(lanes: int, *, rows: int, width: int) -> int:
+    """Cycles of a softmax as the public artifact of NeuPIMs (ASPLOS 2024) charges them.
 
-    A constant, except for a softmax: 2 a + 3 v with v = ceil(width / lanes) vectors and a passes of the adder tree.
-    Several softmaxes start one per cycle.
+    2 a + 3 v with v = ceil(width / lanes) vectors and a passes of the adder tree. Several rows start one per cycle.
     """
-    if recipe.asplos24_cycles is not None:
-        return recipe.asplos24_cycles
     return 2 * adder_tree_passes(width, lanes) + 3 * ceil_div(width, lanes) + rows - 1
 
 
@@ -103,5 +112,15 @@ def adder_tree_passes(elements: int, lanes: int) -> int:
     return vectors + adder_tree_passes(vectors, lanes)
 
 
-def _cost(steps: tuple[str, ...], config: VectorConfig) -> int:
-    return sum(getattr(config, f"{step}_cycles") for step in steps)
+def _cost(operation: str, config: VectorConfig) -> int:
+    """Cycles per vector of one operation."""
+    field = f"{operation}_cycles"
+    if field not in VectorConfig.model_fields:
+        priced = [name.removesuffix("_cycles") for name in VectorConfig.model_fields if name.endswith("_cycles")]
+        raise InputError(f"unknown vector operation {operation!r}; {suggestion(operation, [*priced, *row_recipes])}")
+    cycles: int = getattr(config, field)
+    return cycles
+
+
+def _sum(steps: tuple[str, ...], config: VectorConfig) -> int:
+    return sum(_cost(step, config) for step in steps)

@@ -1,7 +1,14 @@
-"""When the sub-batches use the NPU and PIM: a policy is a SimPy process over the phases of each sub-batch.
+"""When sub-batches use the NPU and PIM: a policy is a SimPy process over the phases of each sub-batch.
 
-Every layer of a sub-batch is three phases: QKV (norm, QKV GEMM, cache append) on the NPU, MHA (logits, softmax, attend)
-in PIM or on the NPU, and Proj+FFN on the NPU.
+Work goes in steps that are alike: the layers of a decoder, or one batch of queries after another. Every step of a sub-batch is
+three phases: ``before`` and ``after`` on the NPU and ``middle`` in PIM (or on the NPU).
+
+=========  =====================================  =================================  =========================
+workload   before                                 middle                             after
+=========  =====================================  =================================  =========================
+decoder    QKV: norm, QKV GEMM, cache append      MHA: logits, softmax, attend       projection and FFN
+retrieval  extraction of the queries' features    search of the database             ranking and reranking
+=========  =====================================  =================================  =========================
 """
 
 from __future__ import annotations
@@ -19,15 +26,15 @@ Process = Generator[SimEvent, Any, None]
 
 
 class SubBatch(Protocol):
-    """The phases of one sub-batch; each call starts the phase and returns an event that fires at its end."""
+    """The phases of one sub-batch; each call starts the phase of a step and returns an event that fires at its end."""
 
-    def qkv(self, layer: int) -> SimEvent: ...
-    def mha(self, layer: int) -> SimEvent: ...
-    def proj_ffn(self, layer: int) -> SimEvent: ...
+    def before(self, step: int) -> SimEvent: ...
+    def middle(self, step: int) -> SimEvent: ...
+    def after(self, step: int) -> SimEvent: ...
 
 
 class Recorder(Protocol):
-    """Told when stages end, and of the moments between which the same steady-state layer passes."""
+    """Told when stages end, and of the moments between which the same steady-state step passes."""
 
     def stage(self, name: str, start: int, end: int) -> None: ...
     def mark(self) -> None: ...
@@ -39,14 +46,14 @@ class Interleaving:
 
     Attributes
     ----------
-    run: the process; it takes the environment, the sub-batches, the number of layers and the recorder.
+    run: the process; it takes the environment, the sub-batches, the number of steps and the recorder.
     sub_batches: how many sub-batches it interleaves (1 or 2).
-    fewest_layers: layers that it needs to show its steady state.
+    fewest_steps: steps that it needs to show its steady state.
     """
 
     run: Callable[[simpy.Environment, Sequence[SubBatch], int, Recorder], Process]
     sub_batches: int = 2
-    fewest_layers: int = 2
+    fewest_steps: int = 2
 
 
 INTERLEAVINGS: Registry[Interleaving] = Registry("interleaving", "neupims_sim.scheduling")
@@ -64,42 +71,42 @@ def resolve_interleaving(setting: str, batch_size: int, auto_min_batch: int, att
     return "lockstep" if attention_on_pim and batch_size >= auto_min_batch else "off"
 
 
-def off(env: simpy.Environment, sub_batches: Sequence[SubBatch], layers: int, recorder: Recorder) -> Process:
-    """The whole batch goes through QKV (stage A), MHA (B) and Proj+FFN (E), one after the other."""
+def off(env: simpy.Environment, sub_batches: Sequence[SubBatch], steps: int, recorder: Recorder) -> Process:
+    """The whole batch goes through before (stage A), middle (B) and after (E), one after the other."""
     (batch,) = sub_batches
-    for layer in range(layers):
-        yield from _stage(env, recorder, "A", batch.qkv(layer))
-        yield from _stage(env, recorder, "B", batch.mha(layer))
-        yield from _stage(env, recorder, "E", batch.proj_ffn(layer))
+    for step in range(steps):
+        yield from _stage(env, recorder, "A", batch.before(step))
+        yield from _stage(env, recorder, "B", batch.middle(step))
+        yield from _stage(env, recorder, "E", batch.after(step))
         recorder.mark()
 
 
-def lockstep(env: simpy.Environment, sub_batches: Sequence[SubBatch], layers: int, recorder: Recorder) -> Process:
+def lockstep(env: simpy.Environment, sub_batches: Sequence[SubBatch], steps: int, recorder: Recorder) -> Process:
     """Stages A to F of NeuPIMs (section 6): each ends when both of its sides have ended."""
     one, two = sub_batches
-    yield from _stage(env, recorder, "A", one.qkv(0))
-    yield from _stage(env, recorder, "B", two.qkv(0), one.mha(0))
+    yield from _stage(env, recorder, "A", one.before(0))
+    yield from _stage(env, recorder, "B", two.before(0), one.middle(0))
     recorder.mark()
-    for layer in range(layers - 1):
-        # Both sides start together; the NPU side is Proj+FFN of this layer, then QKV of the next.
-        yield from _stage(env, recorder, "C", _in_turn(env, one, layer), two.mha(layer))
-        yield from _stage(env, recorder, "D", _in_turn(env, two, layer), one.mha(layer + 1))
+    for step in range(steps - 1):
+        # Both sides start together; the NPU side ends this step of a sub-batch, then begins its next.
+        yield from _stage(env, recorder, "C", _in_turn(env, one, step), two.middle(step))
+        yield from _stage(env, recorder, "D", _in_turn(env, two, step), one.middle(step + 1))
         recorder.mark()
-    yield from _stage(env, recorder, "E", one.proj_ffn(layers - 1), two.mha(layers - 1))
-    yield from _stage(env, recorder, "F", two.proj_ffn(layers - 1))
+    yield from _stage(env, recorder, "E", one.after(steps - 1), two.middle(steps - 1))
+    yield from _stage(env, recorder, "F", two.after(steps - 1))
 
 
-def dataflow(env: simpy.Environment, sub_batches: Sequence[SubBatch], layers: int, recorder: Recorder) -> Process:
+def dataflow(env: simpy.Environment, sub_batches: Sequence[SubBatch], steps: int, recorder: Recorder) -> Process:
     """No barriers: each sub-batch follows its own dependencies and takes a unit when it is free."""
-    passed = [0] * layers
+    passed = [0] * steps
 
     def follow(batch: SubBatch) -> Process:
-        for layer in range(layers):
-            yield batch.qkv(layer)
-            yield batch.mha(layer)
-            yield batch.proj_ffn(layer)
-            passed[layer] += 1
-            if passed[layer] == len(sub_batches) and layer < layers - 1:  # the last one runs dry
+        for step in range(steps):
+            yield batch.before(step)
+            yield batch.middle(step)
+            yield batch.after(step)
+            passed[step] += 1
+            if passed[step] == len(sub_batches) and step < steps - 1:  # the last one runs dry
                 recorder.mark()
 
     yield env.all_of([env.process(follow(batch)) for batch in sub_batches])
@@ -107,13 +114,13 @@ def dataflow(env: simpy.Environment, sub_batches: Sequence[SubBatch], layers: in
 
 INTERLEAVINGS.register("off")(Interleaving(off, sub_batches=1))
 INTERLEAVINGS.register("lockstep")(Interleaving(lockstep))
-INTERLEAVINGS.register("dataflow")(Interleaving(dataflow, fewest_layers=4))
+INTERLEAVINGS.register("dataflow")(Interleaving(dataflow, fewest_steps=4))
 
 
-def _in_turn(env: simpy.Environment, batch: SubBatch, layer: int) -> SimEvent:
+def _in_turn(env: simpy.Environment, batch: SubBatch, step: int) -> SimEvent:
     def both() -> Process:
-        yield batch.proj_ffn(layer)
-        yield batch.qkv(layer + 1)
+        yield batch.after(step)
+        yield batch.before(step + 1)
 
     return env.process(both())
 

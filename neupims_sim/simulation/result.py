@@ -16,16 +16,19 @@ from typing import IO, Any
 
 import neupims_sim
 from neupims_sim.config import Config, config_hash, dump_config
-from neupims_sim.simulation.machine import Observations, OperatorRecord
+from neupims_sim.simulation.observations import Observations, OperatorRecord
 
 
 @dataclass(frozen=True)
 class Result:
-    """One simulated iteration of a batch; every metric is defined in ``docs/metrics.md``."""
+    """One simulated workload; every metric is defined in ``docs/metrics.md``."""
 
     cycles: int
     seconds: float
-    throughput_tokens_per_s: float
+    throughput_tokens_per_s: float | None
+    throughput_per_s: float
+    item: str
+    latency_cycles: int
     batch_size: int
     utilization: Mapping[str, float]
     traffic_bytes: Mapping[str, int]
@@ -35,11 +38,13 @@ class Result:
     memory_power_w_per_channel: float | None
     block_cycles: int
     stages: Mapping[str, int]
+    operator_cycles: Mapping[str, int]
+    background: Mapping[str, float | None]
     interleaving: str
     layers: int
     simulated_layers: int
     simulated_cycles: int
-    mean_context_tokens: float
+    mean_context_tokens: float | None
     config_hash: str
     observations: Observations = field(repr=False, compare=False)
 

@@ -24,7 +24,7 @@ from neupims_sim.config import Config
 from neupims_sim.errors import InputError
 from neupims_sim.memory.models import MemoryModel
 from neupims_sim.memory.spec import COMMANDS, resolve
-from neupims_sim.simulation.machine import Observations
+from neupims_sim.simulation.observations import Observations
 
 Int64Array = npt.NDArray[np.int64]
 

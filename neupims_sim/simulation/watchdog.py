@@ -14,7 +14,7 @@ from neupims_sim.memory.engine import READ
 from neupims_sim.memory.models import Capabilities, MemoryModel, SimulationStalled
 from neupims_sim.memory.program import PimProgram
 from neupims_sim.npu.device import BusyObserver
-from neupims_sim.simulation.machine import Observations
+from neupims_sim.simulation.observations import Observations
 
 SimEvent = simpy.events.Event
 Int64Array = npt.NDArray[np.int64]

@@ -119,4 +119,4 @@ def unthrottled_throughput(batch_size: int) -> float:
         "workload.batch_size": batch_size,
         "memory.pim.device_serial_issue": False,
     }
-    return simulate(load_config("npu_pim", settings)).throughput_tokens_per_s / 1000
+    return simulate(load_config("npu_pim", settings)).throughput_per_s / 1000

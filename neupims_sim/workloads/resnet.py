@@ -10,22 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from neupims_sim.config import ResnetConfig
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.trace import Tensor, Trace, TraceHeader
 from neupims_sim.trace.kinds.convolution import window_positions
 from neupims_sim.workloads.building import TraceBuilder
 
-CLASSES = 1000
-"""Outputs of the classifier: ImageNet-1k."""
 STAGE_WIDTHS = (256, 512, 1024, 2048)
 """Output channels of the stages; a bottleneck is a quarter as wide."""
 DESCRIPTOR = STAGE_WIDTHS[-1]
 """Dimensions of the global descriptor."""
 
-RESNET_MODELS: Mapping[str, tuple[int, ...]] = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
-"""Blocks per stage (He et al., arXiv 1512.03385, table 1)."""
-
-HEADS = ("classifier", "superglobal")
+HEADS = ("classifier", "descriptor")
 
 SCALES = (0.7071, 1.0, 1.4142)
 """SuperGlobal (Shao et al., arXiv 2308.06954): each image is seen at three sizes."""
@@ -36,7 +32,7 @@ GEM_PLUS_P = 4.6
 
 
 def generate_resnet(
-    model: str,
+    model: ResnetConfig,
     *,
     image_size: tuple[int, int] = (224, 224),
     batch: int = 1,
@@ -47,36 +43,35 @@ def generate_resnet(
 
     Parameters
     ----------
-    model: a name in ``RESNET_MODELS``.
     image_size: height and width in pixels.
-    head: ``classifier``: global average and 1000 classes; ``superglobal``: the descriptor of ``extract``.
+    head: ``classifier``: global average and classes; ``descriptor``: that of :func:`extract`.
 
     Raises ``InputError`` for an unknown name or an image that is too small.
     """
     if head not in HEADS:
         raise InputError(f"unknown head {head!r}; {suggestion(head, HEADS)}")
     builder = TraceBuilder(dtype)
-    if head == "superglobal":
+    if head == "descriptor":
         extract(builder, model, image_size, batch)
     else:
-        _check(model, image_size, batch)
+        _check(image_size, batch)
         image = builder.activation("images", batch, 3, *image_size)
         features = _Backbone(builder, model, alpha=0.0).features(image)
         pooled = builder.add("average", "average_pool", (features,), features.shape[:2])
-        builder.linear("classifier", pooled, CLASSES)
+        builder.linear("classifier", pooled, model.classes)
     attrs = {"image_size": list(image_size), "head": head}
-    return Trace(TraceHeader(model, "encode", batch, dtype, attrs=attrs), tuple(builder.operators))
+    return Trace(TraceHeader(model.name, "encode", batch, dtype, attrs=attrs), tuple(builder.operators))
 
 
-def extract(builder: TraceBuilder, model: str, image_size: tuple[int, int], batch: int) -> Tensor:
+def extract(builder: TraceBuilder, model: ResnetConfig, image_size: tuple[int, int], batch: int) -> Tensor:
     """Append the extractor of SuperGlobal: images to unit descriptors ``[batch, 2048]``.
 
     Per scale: backbone, Regional-GeM, GeM+, unit length, whitening (FC 2048 -> 2048), unit length; then Scale-GeM with
     p = infinity and unit length (Shao et al., arXiv 2308.06954). A scaled side is rounded down.
 
-    Raises ``InputError`` for an unknown model or an image that is too small.
+    Raises ``InputError`` for an image that is too small.
     """
-    _check(model, image_size, batch)
+    _check(image_size, batch)
     smallest = _scaled(image_size, min(SCALES))
     if min(_map_size(smallest)) <= REGIONAL_GEM_WINDOW // 2:
         raise InputError(
@@ -91,7 +86,7 @@ def extract(builder: TraceBuilder, model: str, image_size: tuple[int, int], batc
     return builder.add("descriptors", "l2_normalize", (pooled,), pooled.shape)
 
 
-def _scale_descriptor(builder: TraceBuilder, model: str, image: Tensor, number: int, scale: float) -> Tensor:
+def _scale_descriptor(builder: TraceBuilder, model: ResnetConfig, image: Tensor, number: int, scale: float) -> Tensor:
     """The unit descriptor of one scale, written as ``scale_norm[number]``."""
     part = _Backbone(builder, model, alpha=RELUP_ALPHA, suffix=f"_scale{number}", attrs={"scale": scale})
     batch = image.shape[0]
@@ -119,9 +114,7 @@ def _scale_descriptor(builder: TraceBuilder, model: str, image: Tensor, number: 
     )
 
 
-def _check(model: str, image_size: tuple[int, int], batch: int) -> None:
-    if model not in RESNET_MODELS:
-        raise InputError(f"unknown ResNet model {model!r}; {suggestion(model, RESNET_MODELS)}")
+def _check(image_size: tuple[int, int], batch: int) -> None:
     if min(image_size) < 1:
         raise InputError(f"image_size={_text(image_size)} must be positive")
     if batch < 1:
@@ -147,14 +140,14 @@ class _Backbone:
     def __init__(
         self,
         builder: TraceBuilder,
-        model: str,
+        model: ResnetConfig,
         *,
         alpha: float,
         suffix: str = "",
         attrs: Mapping[str, Any] | None = None,
     ) -> None:
         self._builder = builder
-        self._blocks = RESNET_MODELS[model]
+        self._blocks = model.blocks
         self._floor = alpha
         self._suffix = suffix
         self._attrs = attrs or {}

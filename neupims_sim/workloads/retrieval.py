@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from neupims_sim.config import ResnetConfig, VitConfig
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.trace import Tensor, Trace, TraceHeader
-from neupims_sim.workloads import resnet
+from neupims_sim.workloads import resnet, vit
 from neupims_sim.workloads.building import TraceBuilder
 from neupims_sim.workloads.reranking import Candidates, cvnet, rrt, superglobal, top
 
@@ -20,8 +21,9 @@ def generate_retrieval(
     queries: int = 1,
     top_m: int = 400,
     rerank: str = "superglobal",
-    extract: str | None = None,
+    extract: VitConfig | ResnetConfig | None = None,
     image_size: tuple[int, int] = (768, 1024),
+    pooling: str = "ggem",
     dtype: str = "float16",
 ) -> Trace:
     """The trace of a batch of queries.
@@ -32,10 +34,11 @@ def generate_retrieval(
     dimensions: of every vector, D.
     top_m: results M of a query.
     rerank: ``superglobal``, or by local features ``cvnet`` or ``rrt`` (read from the database, not extracted), or ``none``.
-    extract: a ResNet by which the queries' descriptors are extracted from images first (None: descriptors are given).
+    extract: the model that extracts the queries' descriptors from images first (None: descriptors are given).
     image_size: height and width of all images, pixels; used by ``extract`` and by ``rerank=cvnet``.
+    pooling: of a ViT as extractor.
 
-    Operators: those of ``resnet.extract``; ``search`` of all queries [Q, D] x [D, N] and ``ranks``, the best M of each;
+    Operators: those of ``resnet.extract`` or ``vit.extract``; ``search`` of all queries [Q, D] x [D, N] and ``ranks``, the best M of each;
     per query (``request``) those of the reranker in ``reranking``, the last of which is ``order``.
 
     Raises ``InputError`` for unknown names, sizes below 1, M > N, an extractor of other dimensions.
@@ -48,7 +51,7 @@ def generate_retrieval(
     if rerank not in RERANKS:
         raise InputError(f"unknown rerank {rerank!r}; {suggestion(rerank, RERANKS)}")
     builder = TraceBuilder(dtype)
-    vectors = _queries(builder, queries, dimensions, extract, image_size)
+    vectors = _queries(builder, queries, dimensions, extract, image_size, pooling)
     table = builder.state("database", database, dimensions)
     similarities = builder.add("search", "similarity", (vectors, table), (queries, database))
     ranks = top(builder, "ranks", similarities, top_m)
@@ -64,19 +67,27 @@ def generate_retrieval(
             cvnet(builder, candidates, image_size)
     attrs: dict[str, Any] = {"database": database, "dimensions": dimensions, "top": top_m, "rerank": rerank}
     if extract is not None:
-        attrs["extract"] = extract
+        attrs["extract"] = extract.name
     if extract is not None or rerank == "cvnet":
         attrs["image_size"] = list(image_size)
     return Trace(TraceHeader("retrieval", "retrieve", queries, dtype, attrs=attrs), tuple(builder.operators))
 
 
 def _queries(
-    builder: TraceBuilder, queries: int, dimensions: int, extract: str | None, image_size: tuple[int, int]
+    builder: TraceBuilder,
+    queries: int,
+    dimensions: int,
+    model: VitConfig | ResnetConfig | None,
+    image_size: tuple[int, int],
+    pooling: str,
 ) -> Tensor:
     """Descriptors of the queries [Q, D], extracted or given."""
-    if extract is None:
+    if model is None:
         return builder.activation("descriptors", queries, dimensions)
-    descriptors = resnet.extract(builder, extract, image_size, queries)
+    if isinstance(model, ResnetConfig):
+        descriptors = resnet.extract(builder, model, image_size, queries)
+    else:
+        descriptors = vit.extract(builder, model, image_size, queries, pooling)
     if descriptors.shape[1] != dimensions:
-        raise InputError(f"extract={extract} gives {descriptors.shape[1]} dimensions, not dimensions={dimensions}")
+        raise InputError(f"extract={model.name} gives {descriptors.shape[1]} dimensions, not dimensions={dimensions}")
     return descriptors

@@ -39,9 +39,14 @@ class Kind:
         return 0
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        """FLOPs outside matrix products, one layer."""
-        return 0
+    def vector_operations(op: Operator) -> dict[str, int]:
+        """How many of each elementary operation (``kernels.costs.OPERATIONS``) are done outside matrix products, one layer."""
+        return {}
+
+    @classmethod
+    def vector_flops(cls, op: Operator) -> int:
+        """FLOPs outside matrix products, one layer: the sum of ``vector_operations``."""
+        return sum(cls.vector_operations(op).values())
 
     @staticmethod
     def read_bytes(op: Operator) -> dict[Role, int]:
@@ -88,6 +93,11 @@ def flops(op: Operator) -> int:
     """FLOPs of ``op``, one layer: 2 per multiply-accumulate plus the element-wise ones."""
     kind = KINDS[op.op]
     return 2 * kind.macs(op) + kind.vector_flops(op)
+
+
+def vector_operations(op: Operator) -> dict[str, int]:
+    """Elementary operations of ``op`` outside matrix products by name, one layer; 0 or absent where there are none."""
+    return KINDS[op.op].vector_operations(op)
 
 
 def read_bytes(op: Operator) -> dict[Role, int]:

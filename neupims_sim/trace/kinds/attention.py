@@ -90,9 +90,10 @@ class Softmax(Kind):
         require_shape("output", op.outputs[0], op.inputs[0].shape)
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
+    def vector_operations(op: Operator) -> dict[str, int]:
         heads, tokens, context = op.inputs[0].shape
-        return 5 * heads * visible_pairs(tokens, context, op.attrs["causal"])
+        pairs = heads * visible_pairs(tokens, context, op.attrs["causal"])
+        return {"compare": pairs, "add": 2 * pairs, "exp": pairs, "divide": pairs}
 
 
 @KINDS.register("kv_append")

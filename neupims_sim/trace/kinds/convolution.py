@@ -89,8 +89,8 @@ class CenterPivotConvolution(Kind):
         return op.outputs[0].elements * sum(weights.shape[0] for weights in op.inputs[1:3])
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return op.outputs[0].elements
+    def vector_operations(op: Operator) -> dict[str, int]:
+        return {"add": op.outputs[0].elements}
 
 
 @KINDS.register("correlation")

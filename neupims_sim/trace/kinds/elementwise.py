@@ -8,12 +8,19 @@ from neupims_sim.trace.kinds import KINDS, Kind, require_rank, require_shape
 from neupims_sim.trace.operators import Operator
 
 
+def normalization(elements: int, groups: int) -> dict[str, int]:
+    """Operations of bringing groups of ``elements`` in all to mean 0 and deviation 1, then gain and shift.
+
+    Per element: sum, subtract, square, sum, scale, gain, shift. Per group: two divides by its size, square root, reciprocal.
+    """
+    return {"add": 4 * elements, "multiply": 3 * elements, "divide": 3 * groups, "sqrt": groups}
+
+
 @KINDS.register("layernorm")
 class LayerNorm(Kind):
     """``[T, E]``, gain ``[E]``, shift ``[E]`` ``-> [T, E]``.
 
-    7 FLOPs per element (sum, subtract, square, sum, scale, gain, shift) and 4 per row
-    (two divides by E, square root, reciprocal).
+    7 FLOPs per element and 4 per row: ``normalization``.
     """
 
     inputs = (3, 3)
@@ -26,9 +33,8 @@ class LayerNorm(Kind):
         require_shape("output", op.outputs[0], op.inputs[0].shape)
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        rows, width = op.inputs[0].shape
-        return rows * (7 * width + 4)
+    def vector_operations(op: Operator) -> dict[str, int]:
+        return normalization(op.inputs[0].elements, op.inputs[0].shape[0])
 
 
 @KINDS.register("rmsnorm")
@@ -42,9 +48,9 @@ class RmsNorm(Kind):
     check = staticmethod(LayerNorm.check)
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        rows, width = op.inputs[0].shape
-        return rows * (4 * width + 3)
+    def vector_operations(op: Operator) -> dict[str, int]:
+        elements, rows = op.inputs[0].elements, op.inputs[0].shape[0]
+        return {"multiply": 3 * elements, "add": elements, "divide": 2 * rows, "sqrt": rows}
 
 
 @KINDS.register("gelu")
@@ -59,8 +65,9 @@ class Gelu(Kind):
         require_shape("output", op.outputs[0], op.inputs[0].shape)
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return 9 * op.outputs[0].elements
+    def vector_operations(op: Operator) -> dict[str, int]:
+        elements = op.outputs[0].elements
+        return {"multiply": 6 * elements, "add": 2 * elements, "tanh": elements}
 
 
 @KINDS.register("silu_multiply")
@@ -78,8 +85,8 @@ class SiluMultiply(Kind):
         require_shape("output", op.outputs[0], op.inputs[0].shape)
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return 4 * op.outputs[0].elements
+    def vector_operations(op: Operator) -> dict[str, int]:
+        return dict.fromkeys(("exp", "add", "divide", "multiply"), op.outputs[0].elements)
 
 
 @KINDS.register("rotary")
@@ -103,8 +110,9 @@ class Rotary(Kind):
             require_shape("output", after, before.shape)
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return 3 * sum(tensor.elements for tensor in op.outputs)
+    def vector_operations(op: Operator) -> dict[str, int]:
+        elements = sum(tensor.elements for tensor in op.outputs)
+        return {"multiply": 2 * elements, "add": elements}
 
 
 @KINDS.register("add")
@@ -119,8 +127,8 @@ class Add(Kind):
         require_shape("output", op.outputs[0], op.inputs[0].shape)
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return op.outputs[0].elements
+    def vector_operations(op: Operator) -> dict[str, int]:
+        return {"add": op.outputs[0].elements}
 
 
 @KINDS.register("all_reduce")
@@ -139,6 +147,6 @@ class AllReduce(Kind):
         require_shape("output", op.outputs[0], op.inputs[0].shape)
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
+    def vector_operations(op: Operator) -> dict[str, int]:
         devices: int = op.attrs["devices"]
-        return -(-op.outputs[0].elements * (devices - 1) // devices)
+        return {"add": -(-op.outputs[0].elements * (devices - 1) // devices)}

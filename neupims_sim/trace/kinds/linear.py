@@ -45,8 +45,8 @@ class Embedding(Kind):
         require_shape("output", op.outputs[0], (tokens, op.inputs[1].shape[1]))
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return op.outputs[0].elements * (len(op.inputs) - 2)
+    def vector_operations(op: Operator) -> dict[str, int]:
+        return {"add": op.outputs[0].elements * (len(op.inputs) - 2)}
 
     @staticmethod
     def read_bytes(op: Operator) -> dict[Role, int]:

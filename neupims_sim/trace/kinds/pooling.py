@@ -13,12 +13,12 @@ from neupims_sim.trace.kinds.convolution import check_window, window_positions
 from neupims_sim.trace.operators import Operator
 
 
-def generalized_mean_flops(elements: int, outputs: int) -> int:
-    """FLOPs of ``(mean(max(x, eps)^p))^(1/p)`` over ``elements`` inputs in all, giving ``outputs``.
+def generalized_mean(elements: int, outputs: int) -> dict[str, int]:
+    """Operations of ``(mean(max(x, eps)^p))^(1/p)`` over ``elements`` inputs in all, giving ``outputs``.
 
     Per input: compare, power, sum. Per output: divide, power.
     """
-    return 3 * elements + 2 * outputs
+    return {"compare": elements, "pow": elements + outputs, "add": elements, "divide": outputs}
 
 
 def _check_pooled(op: Operator) -> None:
@@ -41,8 +41,8 @@ class AveragePool(Kind):
     check = staticmethod(_check_pooled)
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return op.inputs[0].elements + op.outputs[0].elements
+    def vector_operations(op: Operator) -> dict[str, int]:
+        return {"add": op.inputs[0].elements, "divide": op.outputs[0].elements}
 
 
 @KINDS.register("max_pool")
@@ -52,15 +52,15 @@ class MaxPool(Kind):
     check = staticmethod(_check_pooled)
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return op.inputs[0].elements
+    def vector_operations(op: Operator) -> dict[str, int]:
+        return {"compare": op.inputs[0].elements}
 
 
 @KINDS.register("group_gem")
 class GroupGem(Kind):
     """Tokens ``[B, N, C]``, exponents ``[G] -> [B, C]``: channel c is pooled with exponent c // (C / G).
 
-    Group generalized mean pooling (Ko et al., arXiv 2212.04114); GeM is one group. ``generalized_mean_flops``.
+    Group generalized mean pooling (Ko et al., arXiv 2212.04114); GeM is one group. ``generalized_mean``.
     """
 
     inputs = (2, 2)
@@ -74,13 +74,13 @@ class GroupGem(Kind):
         require_shape("output", op.outputs[0], (batch, channels))
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return generalized_mean_flops(op.inputs[0].elements, op.outputs[0].elements)
+    def vector_operations(op: Operator) -> dict[str, int]:
+        return generalized_mean(op.inputs[0].elements, op.outputs[0].elements)
 
 
 @KINDS.register("gem_plus")
 class GemPlus(Kind):
-    """Maps ``[B, C, H, W] -> [B, C]``, one fixed exponent p (SuperGlobal, arXiv 2308.06954). ``generalized_mean_flops``."""
+    """Maps ``[B, C, H, W] -> [B, C]``, one fixed exponent p (SuperGlobal, arXiv 2308.06954). ``generalized_mean``."""
 
     attrs: ClassVar = {"p": float}
 
@@ -91,8 +91,8 @@ class GemPlus(Kind):
         require_shape("output", op.outputs[0], (batch, channels))
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return generalized_mean_flops(op.inputs[0].elements, op.outputs[0].elements)
+    def vector_operations(op: Operator) -> dict[str, int]:
+        return generalized_mean(op.inputs[0].elements, op.outputs[0].elements)
 
 
 @KINDS.register("regional_gem")
@@ -117,8 +117,14 @@ class RegionalGem(Kind):
         require_shape("output", op.outputs[0], op.inputs[0].shape)
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return op.outputs[0].elements * (int(op.attrs["window"]) ** 2 + 5)
+    def vector_operations(op: Operator) -> dict[str, int]:
+        elements, window = op.outputs[0].elements, int(op.attrs["window"])
+        return {
+            "pow": 2 * elements,
+            "add": (window**2 + 1) * elements,
+            "divide": elements,
+            "multiply": elements,
+        }
 
 
 @KINDS.register("scale_gem")
@@ -134,8 +140,8 @@ class ScaleGem(Kind):
         require_shape("output", op.outputs[0], (batch, channels))
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return op.inputs[0].elements
+    def vector_operations(op: Operator) -> dict[str, int]:
+        return {"compare": op.inputs[0].elements}
 
 
 @KINDS.register("window_max_pool")
@@ -154,5 +160,5 @@ class WindowMaxPool(Kind):
         require_shape("output", op.outputs[0], (batch, channels, *positions))
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return op.outputs[0].elements * int(op.attrs["kernel"]) ** 2
+    def vector_operations(op: Operator) -> dict[str, int]:
+        return {"compare": op.outputs[0].elements * int(op.attrs["kernel"]) ** 2}

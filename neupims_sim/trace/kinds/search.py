@@ -48,8 +48,8 @@ class TopM(Kind):
             require_shape("output", output, (rows, best))
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return op.inputs[0].elements
+    def vector_operations(op: Operator) -> dict[str, int]:
+        return {"compare": op.inputs[0].elements}
 
 
 @KINDS.register("weighted_mean")
@@ -76,9 +76,9 @@ class WeightedMean(Kind):
         return op.outputs[0].elements * op.inputs[1].shape[1]
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
+    def vector_operations(op: Operator) -> dict[str, int]:
         rows, neighbours = op.inputs[1].shape
-        return rows * (2 * neighbours - 1) + op.outputs[0].elements
+        return {"multiply": rows * (neighbours - 1), "add": rows * neighbours, "divide": op.outputs[0].elements}
 
 
 @KINDS.register("max_of_rows")
@@ -97,8 +97,8 @@ class MaxOfRows(Kind):
         require_shape("output", op.outputs[0], (1, size))
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return op.inputs[1].elements * op.outputs[0].elements
+    def vector_operations(op: Operator) -> dict[str, int]:
+        return {"compare": op.inputs[1].elements * op.outputs[0].elements}
 
     @staticmethod
     def read_bytes(op: Operator) -> dict[Role, int]:
@@ -120,5 +120,6 @@ class Mean(Kind):
             require_shape("tensor", tensor, op.inputs[0].shape)
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return len(op.inputs) * op.outputs[0].elements
+    def vector_operations(op: Operator) -> dict[str, int]:
+        elements = op.outputs[0].elements
+        return {"add": (len(op.inputs) - 1) * elements, "multiply": elements}

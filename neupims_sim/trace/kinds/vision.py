@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from neupims_sim.trace.kinds import KINDS, Kind, require_rank, require_shape
+from neupims_sim.trace.kinds.elementwise import normalization
 from neupims_sim.trace.operators import Operator
 
 
@@ -27,8 +28,8 @@ class Relu(Kind):
         require_shape("output", op.outputs[0], op.inputs[0].shape)
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return op.outputs[0].elements
+    def vector_operations(op: Operator) -> dict[str, int]:
+        return {"compare": op.outputs[0].elements}
 
 
 @KINDS.register("token_sequence")
@@ -51,15 +52,15 @@ class TokenSequence(Kind):
             raise ValueError(f"{rows} output tokens are not a multiple of {tokens} positions")
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return op.outputs[0].elements
+    def vector_operations(op: Operator) -> dict[str, int]:
+        return {"add": op.outputs[0].elements}
 
 
 @KINDS.register("group_norm")
 class GroupNorm(Kind):
     """``[B, C, ...]``, gain ``[C]``, shift ``[C]`` to the same shape; statistics per group of channels.
 
-    As ``layernorm``: 7 FLOPs per element and 4 per image and group (Wu & He, ECCV 2018).
+    7 FLOPs per element and 4 per image and group: ``normalization`` (Wu & He, ECCV 2018).
     """
 
     inputs = (3, 3)
@@ -76,8 +77,8 @@ class GroupNorm(Kind):
         require_shape("output", op.outputs[0], op.inputs[0].shape)
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        return 7 * op.outputs[0].elements + 4 * op.outputs[0].shape[0] * int(op.attrs["groups"])
+    def vector_operations(op: Operator) -> dict[str, int]:
+        return normalization(op.outputs[0].elements, op.outputs[0].shape[0] * int(op.attrs["groups"]))
 
 
 @KINDS.register("l2_normalize")
@@ -93,9 +94,9 @@ class L2Normalize(Kind):
         require_shape("output", op.outputs[0], op.inputs[0].shape)
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
-        elements = op.outputs[0].elements
-        return 3 * elements + 2 * (elements // op.outputs[0].shape[1])
+    def vector_operations(op: Operator) -> dict[str, int]:
+        elements, vectors = op.outputs[0].elements, op.outputs[0].elements // op.outputs[0].shape[1]
+        return {"multiply": elements, "add": elements, "divide": elements, "sqrt": vectors, "compare": vectors}
 
 
 @KINDS.register("resize")
@@ -113,6 +114,7 @@ class Resize(Kind):
             raise ValueError(f"{list(before.shape)} cannot be resized to {list(after.shape)}: the first two axes stay")
 
     @staticmethod
-    def vector_flops(op: Operator) -> int:
+    def vector_operations(op: Operator) -> dict[str, int]:
         resized = sum(a != b for a, b in zip(op.inputs[0].shape, op.outputs[0].shape, strict=True))
-        return 3 * ((1 << resized) - 1) * op.outputs[0].elements
+        interpolations = ((1 << resized) - 1) * op.outputs[0].elements
+        return {"add": 2 * interpolations, "multiply": interpolations}

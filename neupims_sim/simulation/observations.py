@@ -1,0 +1,52 @@
+"""What a run writes down; results and timelines are made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class OperatorRecord:
+    """When one operator of one sub-batch ran: from the end of what it depends on to its own end."""
+
+    layer: int
+    """Of a decoder, or repetition of a block; in retrieval the step."""
+    sub_batch: int
+    request: int | None
+    """Position in the batch, where the operator belongs to one request."""
+    operator: str
+    unit: str
+    start_cycle: int
+    end_cycle: int
+    macs: int
+    id: int | None = None
+    """Of the operator in its trace, where it is run as it is."""
+
+
+@dataclass(frozen=True)
+class PhaseRecord:
+    """When a phase (QKV, MHA, Proj+FFN; extract, search, rank; a block of layers) of one sub-batch ran."""
+
+    layer: int
+    sub_batch: int
+    phase: str
+    start_cycle: int
+    end_cycle: int
+
+
+@dataclass
+class Observations:
+    """Everything that a run writes down."""
+
+    operators: list[OperatorRecord] = field(default_factory=list)
+    phases: list[PhaseRecord] = field(default_factory=list)
+    stages: list[tuple[str, int, int]] = field(default_factory=list)
+    """(name, start, end) of every stage."""
+    under_way: dict[int, str] = field(default_factory=dict)
+    """The phase that each sub-batch is in."""
+    layer_cycles: list[int] = field(default_factory=list)
+    """The moments between which identical steady-state layers pass."""
+    npu_macs: int = 0
+    pim_macs: int = 0
+    vector_cycles: int = 0
+    """Cycles in which the vector units worked."""
