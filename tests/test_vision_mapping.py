@@ -277,11 +277,11 @@ def test_what_is_no_matrix_product_is_none() -> None:
 
 
 def test_several_products_do_the_work_of_each_and_fill_the_arrays_once() -> None:
-    op = operator("batched_gemm", [(12, 197, 64), (12, 64, 197)], (12, 197, 197))
+    op = operator("batched_gemm", [(12, 100, 64), (12, 64, 100)], (12, 100, 100))
     (work,) = map_phase([op], frozenset({"out0"}), NPU, CONFIG.mapping, BANDWIDTH)
     assert isinstance(work, GemmWork)
-    one = plan_gemm(197, 64, 197, NPU, bandwidth_bytes_per_cycle=BANDWIDTH)
-    latency = share_gemm(Gemm(197, 64, 197), NPU.systolic).occupancy.latency_cycles
+    one = plan_gemm(100, 64, 100, NPU, bandwidth_bytes_per_cycle=BANDWIDTH)
+    latency = share_gemm(Gemm(100, 64, 100), NPU.systolic).occupancy.latency_cycles
     assert one.steps == 1
     assert work.plan.total_compute_cycles == 12 * one.total_compute_cycles - 11 * latency
     assert work_macs(work) == macs(op)

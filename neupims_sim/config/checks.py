@@ -72,7 +72,7 @@ def _pairing_violations(config: Config) -> Iterator[tuple[tuple[str | int, ...],
             f"model={model.name!r} is a {model.family}; workload {workload.name!r} (kind {workload.kind}) runs "
             f"{' or '.join(families)}: {', '.join(names)}",
         )
-    if not isinstance(workload, WorkloadConfig):
+    if families and runs_model and not isinstance(workload, WorkloadConfig):
         for key in ("tensor", "pipeline"):
             if getattr(config.parallel, key) > 1:
                 yield (

@@ -36,8 +36,8 @@ class Segment:
 
     @property
     def own_weights(self) -> bool:
-        """Whether every layer has weights of its own."""
-        return not self.operators[0].attrs.get("shared_weights", False)
+        """Whether every repetition has weights of its own, as layers do."""
+        return not any(operator.attrs.get("shared_weights", False) for operator in self.operators)
 
     def weights(self) -> dict[str, int]:
         """Bytes of each weight of one layer."""

@@ -42,7 +42,7 @@ class OperatorRunner:
         """
         env, done = self.device.env, dict[int, simpy.Process]()
         for work in works:
-            dependencies = [done[d] for d in work.operator.deps if d in done]
+            dependencies = [done[d] for d in work.deps if d in done]
             process = env.process(self._operator(work, layer, dependencies, priority))
             done |= {operator.id: process for operator in work.operators}
             if self.device.config.mapping.operator_drain:
@@ -82,6 +82,7 @@ class OperatorRunner:
                 activations=self.region(work.activations),
                 output=self.region(work.output),
                 ready=ready,
+                weights_wait=work.weights_wait,
                 priority=priority,
             )
             unit = "systolic arrays"

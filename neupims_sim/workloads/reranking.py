@@ -178,7 +178,7 @@ def cvnet(builder: TraceBuilder, candidates: Candidates, image_size: tuple[int, 
 
     Stage-3 maps of query and candidate at three sizes, each compressed to 256 channels; the correlations of all positions of
     the 3 x 3 pairs of sizes, brought to one size, are 9 channels of a 4-D map; 4-D convolutions (as two 2-D ones) and an MLP give
-    the score. Pairs follow one another (``repeat``: a pair's 4-D maps are large). All images have the size of the query; its own maps
+    the score. Pairs follow one another (``repeat``: a pair's 4-D maps are large) with the same weights (``shared_weights``). All images have the size of the query; its own maps
     are computed once. Raises ``InputError`` where a map has no position.
     """
     request, pairs = candidates.request, candidates.count
@@ -277,6 +277,7 @@ class _PairTrace:
         """Append an operator, once per pair unless ``repeat`` says otherwise; ``part`` sets its tensor apart."""
         output = f"{name}[{self._request}]{part}"
         repeat = self._pairs if repeat is None else repeat
+        attrs = (attrs or {}) | {"shared_weights": True}
         return self._builder.add(
             name, op, inputs, shape, output=output, repeat=repeat, request=self._request, attrs=attrs
         )

@@ -21,6 +21,7 @@ from neupims_sim.errors import InputError, suggestion
 if TYPE_CHECKING:
     import onnx
 
+_SHAPES = ("Shape", "Size")
 LARGEST_VALUE = 4096
 """Elements of the largest constant whose values are looked at."""
 
@@ -59,7 +60,7 @@ class Graph:
     stored: dict[str, int] = field(default_factory=dict)
     """Elements that exist of constants that repeat a weight."""
     uses: Counter[str] = field(default_factory=Counter)
-    """How many nodes read a value."""
+    """How many nodes read a value, and not only its shape."""
 
 
 def read_graph(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
@@ -92,7 +93,7 @@ def _load(package: Any, path: Path) -> onnx.ModelProto:
             model = inline_local_functions(model)
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror}") from None
-    except DecodeError as error:
+    except (DecodeError, RuntimeError, ValueError) as error:
         raise InputError(f"{path}: not an ONNX model: {_one_line(error)}") from None
     return model
 
@@ -140,7 +141,7 @@ class _Reader:
 
     def _is_constant(self, node: Node, proto: onnx.NodeProto) -> bool:
         """Whether the outputs follow from weights and shapes alone."""
-        if node.op in ("Constant", "Shape", "Size"):
+        if node.op in ("Constant", *_SHAPES):
             return True
         plain = all(not (one.HasField("g") or one.graphs) for one in proto.attribute)
         return plain and bool(node.inputs) and all(name in self._graph.constants for name in node.inputs if name)
@@ -191,7 +192,8 @@ class _Reader:
         except ValueError as error:
             raise InputError(f"{self._path}: node {proto.name or number!r} ({op}): {_one_line(error)}") from None
         node = Node(proto.name or f"{proto.op_type}_{number}", op, tuple(proto.input), tuple(proto.output), attributes)
-        self._graph.uses.update(name for name in node.inputs if name)
+        if node.op not in _SHAPES:
+            self._graph.uses.update(name for name in node.inputs if name)
         return node
 
     def _check_order(self, node: Node) -> None:
@@ -253,7 +255,7 @@ class _Reader:
         if any(shape is None or math.prod(shape) > LARGEST_VALUE for shape in shapes):
             return
         given = {name: values[name] for name in node.inputs if name and name in values}
-        if node.op in ("Shape", "Size"):
+        if node.op in _SHAPES:
             if node.inputs[0] not in self._graph.shapes:
                 return
             given = {node.inputs[0]: np.broadcast_to(np.float32(0), self._graph.shapes[node.inputs[0]])}
