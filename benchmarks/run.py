@@ -1,4 +1,4 @@
-"""Speed of the memory engine: ``python benchmarks/run.py [--save]``, or ``make bench``.
+"""Speed of the memory engine and of whole runs: ``python benchmarks/run.py [--save]``, or ``make bench``.
 
 Prints, per case, the median over some repeats, and its ratio to ``baseline.json``. ``--save`` makes this run the baseline; its
 figures hold for the machine that it names only.
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from neupims_sim import load_config, simulate
 from neupims_sim.config import load_memory
 from neupims_sim.memory import READ, WRITE, CommandDevice, PimProgram, Requests, replay_requests, resolve
 from neupims_sim.memory.program import GWRITE, TILE
@@ -83,6 +84,24 @@ CASES: dict[str, tuple[str, Callable[[], float]]] = {
 }
 
 
+def whole_run(system: str, **settings: object) -> float:
+    """Seconds of one simulation, the configuration loaded already."""
+    config = load_config(system, {key.replace("__", "."): value for key, value in settings.items()})
+    begin = time.perf_counter()
+    simulate(config)
+    return time.perf_counter() - begin
+
+
+RUNS: dict[str, Callable[[], float]] = {
+    "decode, GPT3-7B, 512 requests": lambda: whole_run("neupims", workload__batch_size=512),
+    "inference, ViT-B/16, 64 images": lambda: whole_run("npu_only", model="vit-b16", workload="images"),
+    "search of 1 M vectors, PIM": lambda: whole_run("neupims", workload="search_1m"),
+    "search of 1 M vectors, NPU": lambda: whole_run("npu_only", workload="search_1m"),
+}
+"""Simulations whose wall time is told."""
+RUN_REPEATS = 3
+
+
 def machine() -> str:
     """What the figures depend on most."""
     processor = platform.processor() or platform.machine()
@@ -108,10 +127,17 @@ def main() -> None:
         spread = (max(rates) - min(rates)) / medians[name]
         ratio = f"{medians[name] / baseline['medians'][name]:8.2f}" if name in baseline["medians"] else ""
         print(f"{name:30s}{medians[name] / 1e6:7.2f} M{unit:10s}{spread:6.0%}{ratio}", flush=True)
+    for name, run in RUNS.items():
+        run()
+        seconds = [run() for _ in range(RUN_REPEATS)]
+        medians[name] = statistics.median(seconds)
+        ratio = f"{medians[name] / baseline['medians'][name]:8.2f}" if name in baseline["medians"] else ""
+        spread = (max(seconds) - min(seconds)) / medians[name]
+        print(f"{name:30s}{medians[name]:14.2f} s {spread:9.0%}{ratio}", flush=True)
     with get_context("spawn").Pool(1) as fresh:
         print(f"{'peak memory, 10 M reads':30s}{fresh.apply(peak_megabytes, (10_000_000,)):7.0f} MB")
     if save:
-        rounded = {name: round(median) for name, median in medians.items()}
+        rounded = {name: round(median, 2) for name, median in medians.items()}
         BASELINE.write_text(json.dumps({"machine": machine(), "medians": rounded}, indent=2) + "\n")
 
 

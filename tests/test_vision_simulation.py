@@ -225,7 +225,8 @@ def test_a_search_in_the_background_slows_decoding_and_is_slowed() -> None:
 
 
 def test_whose_turn_comes_first_is_slowed_less() -> None:
-    crowded = BACKGROUND | {"workload.batch_size": 128}  # several programs want each channel
+    # several long programs want each channel
+    crowded = BACKGROUND | {"workload.batch_size": 128, "mapping.search_program_tiles": 512}
     first = run("neupims", crowded, workload__background__turn="first")
     last = run("neupims", crowded, workload__background__turn="last")
     assert first.cycles > last.cycles

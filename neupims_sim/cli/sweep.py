@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import sys
 import time
@@ -12,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import rich.progress
 import typer
 from rich.box import SIMPLE_HEAD
@@ -20,8 +20,9 @@ from rich.table import Table
 
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
-from neupims_sim.sweeps import Progress, axis_label, load_results, metric_label, read_sweep, value_label
+from neupims_sim.sweeps import Progress, load_results, read_sweep
 from neupims_sim.sweeps import sweep as run_sweep
+from neupims_sim.sweeps.tables import format_cell
 
 
 def sweep(
@@ -36,19 +37,30 @@ def sweep(
     Interrupt it whenever you like: the same command goes on. Exit code 1 if a point failed.
     """
     directory = out or Path("results") / read_sweep(file).name
+    table = run_with_progress(file, directory, workers)
+    _print_results(directory)
+    failed = tell_failures(table)
+    typer.echo(f"results in {label(directory)}", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def run_with_progress(file: str | Path, directory: Path, workers: int | None, quick: bool = False) -> pd.DataFrame:
+    """Run a sweep, with progress on stderr; an interruption ends the program with exit code 130."""
     try:
         with _shown_progress() as on_progress:
-            table = run_sweep(file, directory, workers, on_progress=on_progress)
+            return run_sweep(file, directory, workers, on_progress=on_progress, quick=quick)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; finished points are in {label(directory)}, the same command goes on", err=True)
         raise typer.Exit(130) from None
-    _print_results(directory)
+
+
+def tell_failures(table: pd.DataFrame) -> int:
+    """Name the failed points on stderr; returns how many there are."""
     failed = table[table["status"] == "failed"]
     for point, error in zip(failed["point"], failed["error"], strict=True):
         typer.echo(f"failed: {point}: {error}", err=True)
-    typer.echo(f"results in {label(directory)}", err=True)
-    if len(failed):
-        raise typer.Exit(1)
+    return len(failed)
 
 
 def results(
@@ -73,28 +85,24 @@ def _print_results(directory: Path) -> None:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
+    labels = definition.shown_labels()
     for axis in definition.axes:
-        shown.add_column(axis_label(axis).replace(" ", "\n"), overflow="fold")
-    for metric in definition.metrics:
-        name, unit = metric_label(metric)[:2]
+        shown.add_column(str(labels.column(axis)).replace(" ", "\n"), overflow="fold")
+    for metric in definition.columns:
+        name, unit = labels.column(metric)[:2]
         name = name.replace("utilization", "util.").replace(" ", "\n")  # narrow, so that 80 columns are enough
         shown.add_column(f"{name}\n{unit}".rstrip(), justify="right", overflow="fold")
     for row in table.to_dict("records"):
-        axes = [value_label(row[axis]) for axis in definition.axes]
-        metrics = [_figure(metric, row[metric]) if row["status"] == "ok" else "failed" for metric in definition.metrics]
-        shown.add_row(*axes, *metrics)
+        axes = [labels.value(axis, row[axis]) for axis in definition.axes]
+        numbers = [
+            format_cell(row[metric], labels.column(metric)) if row["status"] == "ok" else "failed"
+            for metric in definition.columns
+        ]
+        shown.add_row(*axes, *numbers)
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = 1000  # a pipe takes the table as wide as it is
     console.print(shown)
-
-
-def _figure(metric: str, value: float | str) -> str:
-    """A metric's value as people read it, "" if there is none."""
-    if isinstance(value, str):
-        return value
-    shown = metric_label(metric)
-    return "" if math.isnan(value) else f"{value * shown.factor:,.{shown.decimals}f}"
 
 
 @contextmanager

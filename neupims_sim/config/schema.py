@@ -316,7 +316,7 @@ class MappingConfig(Section):
     """Whether the new token's K and V are written to DRAM."""
     gemm_output_padding: bool = False
     """Assumption of the published artifact: a GEMM of M tokens and N outputs stores M x 128 ceil(M/128) elements instead of M x N."""
-    search_program_tiles: PositiveInt = 512
+    search_program_tiles: PositiveInt = 32
     """PIM tiles of a search that a channel runs without letting other PIM work in between."""
     kv_capacity: Literal["all_layers", "simulated_layers"] = "all_layers"
     """Whose K and V must fit in memory: those of all layers of the device, or (as in the published artifact, which

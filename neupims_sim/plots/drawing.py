@@ -2,7 +2,8 @@
 
 A plot is a function ``(table, options) -> Figure`` with ``@PLOTS.register("name")``, in a module of this package. ``table``
 has one row per finished point (see `neupims_sim.sweeps.store`). ``options`` are those of the sweep file's ``plot``, and
-``axes`` (names of the table's columns that are axes, in order), ``metric`` (if one is asked for) and ``title``.
+``axes`` (names of the table's columns that are axes, in order), ``labels`` (what to call columns and values,
+`neupims_sim.sweeps.Labels`), ``metric`` (if one is asked for) and ``title``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from neupims_sim.errors import InputError, suggestion
 from neupims_sim.plots.files import check_format, save_figure
 from neupims_sim.plots.style import STYLE
 from neupims_sim.registry import Registry
-from neupims_sim.sweeps import load_results
+from neupims_sim.sweeps import Sweep, load_results
 
 Plot = Callable[[pd.DataFrame, Mapping[str, Any]], Figure]
 PLOTS: Registry[Plot] = Registry("plot", package="neupims_sim.plots")
@@ -35,38 +36,52 @@ def draw(
     Parameters
     ----------
     directory: results folder of a sweep.
-    kind: a registered plot; that of the sweep file unless given.
+    kind: a registered plot; all that the sweep file states unless given.
     metric: the column to show; that of the sweep file, or else the plot's own choice, unless given.
-    output: the file to write (pdf, png or svg); ``DIRECTORY/<kind>.pdf`` and ``.png`` unless given.
+    output: the file to write (pdf, png or svg); ``DIRECTORY/<kind>.pdf`` and ``.png`` unless given. If there are several
+        plots, each file's name ends in ``-1``, ``-2`` and so on.
     """
     directory = Path(directory)
-    files = [] if output is None else [Path(output)]
-    for file in files:
-        check_format(file)
+    if output is not None:
+        check_format(Path(output))
     sweep, table = load_results(directory)
-    stated = dict(sweep.plot)
-    stated_kind = stated.pop("kind", DEFAULT_KIND)
-    kind = kind or str(stated_kind)
-    # The sweep file's options are for its kind of plot; another kind starts from its own defaults.
-    options = {"title": sweep.title, **(stated if kind == stated_kind else {}), "axes": sweep.axes}
-    if metric is not None:
-        options["metric"] = metric
-    try:
-        with mpl.rc_context(STYLE):
-            figure = PLOTS[kind](table, options)
-    except InputError as error:
-        raise InputError(f"{label(directory)}: {error}") from error
-
-    files = files or [directory / f"{kind}{suffix}" for suffix in (".pdf", ".png")]
-    for file in files:
-        save_figure(figure, file)
+    plots = _stated_plots(sweep, kind)
+    files = []
+    for number, (name, stated) in enumerate(plots, start=1):
+        options = {"title": sweep.title, **stated, "axes": sweep.axes, "labels": sweep.shown_labels()}
+        if metric is not None:
+            options["metric"] = metric
+        try:
+            with mpl.rc_context(STYLE):
+                figure = PLOTS[name](table, options)
+        except InputError as error:
+            raise InputError(f"{label(directory)}: {error}") from error
+        ending = f"-{number}" if len(plots) > 1 else ""
+        default = [directory / f"{name}{suffix}" for suffix in (".pdf", ".png")]
+        for file in default if output is None else [Path(output)]:
+            numbered = file.with_name(f"{file.stem}{ending}{file.suffix}")
+            save_figure(figure, numbered)
+            files.append(numbered)
     return files
+
+
+def _stated_plots(sweep: Sweep, kind: str | None) -> list[tuple[str, dict[str, Any]]]:
+    """Kind and options of the plots that a sweep file states; of those of one ``kind`` only, if it is given.
+
+    A kind that the file does not state starts from the defaults of that plot.
+    """
+    stated = [
+        (str(plot.get("kind", DEFAULT_KIND)), {k: v for k, v in plot.items() if k != "kind"}) for plot in sweep.plot
+    ]
+    if kind is not None:
+        stated = [plot for plot in stated if plot[0] == kind]
+    return stated or [(kind or DEFAULT_KIND, {})]
 
 
 def check_options(options: Mapping[str, Any], allowed: Collection[str]) -> None:
     """Raise InputError if a plot is given an option that it does not have."""
     for name, value in options.items():
-        if name not in (*allowed, "axes", "title", "metric"):
+        if name not in (*allowed, "axes", "labels", "title", "metric"):
             raise InputError(f"plot.{name}={value!r}: unknown option; {suggestion(name, allowed)}")
 
 
@@ -76,3 +91,11 @@ def column(table: pd.DataFrame, name: str, key: str) -> str:
         allowed = [str(known) for known in table.columns if known not in ("point", "status", "error")]
         raise InputError(f"{key}={name!r}: no such column in points.csv; {suggestion(name, allowed)}")
     return name
+
+
+def numbers(table: pd.DataFrame, name: str, key: str) -> pd.Series[float]:
+    """A column of numbers; raises InputError if it holds something else, or nothing."""
+    values = table[column(table, name, key)]
+    if not pd.api.types.is_numeric_dtype(values) or values.isna().all():
+        raise InputError(f"{key}={name!r}: no number in this column of points.csv")
+    return values.astype(float)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import cast
 
 from neupims_sim.config import BackgroundSearchConfig, Config, IndexConfig
 from neupims_sim.mapping.pim_search import SearchLayout
@@ -17,7 +19,7 @@ from neupims_sim.simulation.operators import OperatorRunner
 from neupims_sim.simulation.parts import Part
 
 IN_FLIGHT = 2
-"""Queries of a batch that PIM has at a time: one that is compared, and one that follows without a gap."""
+"""Queries of a batch that PIM has at a time, and programs of theirs that a channel has: one that runs, one to follow without a gap."""
 
 
 @dataclass(frozen=True)
@@ -50,25 +52,38 @@ class PimSearch:
     ----------
     slot: number of this stream's first query among those that have rows in memory (``SearchIndex.rows``).
     turn: where it stands among others who want PIM (``PimTurns``).
+    ahead: programs that a channel is given at a time; with 1 others can always come in between.
     """
 
     def __init__(
-        self, device: Device, index: SearchIndex, placement: Placement, *, stream: int = 0, slot: int = 0, turn: int = 0
+        self,
+        device: Device,
+        index: SearchIndex,
+        placement: Placement,
+        *,
+        stream: int = 0,
+        slot: int = 0,
+        turn: int = 0,
+        ahead: int = IN_FLIGHT,
     ) -> None:
         self._device = device
-        self._index = index
+        self._layout = index.layout
+        self._vectors = {channel: count for channel, count in enumerate(index.vectors) if count}
         self._placement = placement
         self._slot = slot
         self._turn = turn
         self._stream = stream
+        # Where one command per cycle leaves for the whole device, a query's commands follow those of the query before.
+        self._ahead = 1 if device.config.memory.pim.device_serial_issue else ahead
         self._runner = OperatorRunner(device, stream, lambda tensor, layer: 0)
+        self._compiled: dict[tuple[int, int], list[PimProgram]] = {}
         self.progress: list[tuple[int, int]] = []
         """(cycle, dot-products) of every program that has ended."""
 
     @cached_property
     def dots(self) -> int:
         """Dot-products of one query, all channels."""
-        return sum(self._index.layout.counts(1, vectors).dots for vectors in self._index.vectors if vectors)
+        return sum(self._layout.counts(1, vectors).dots for vectors in self._vectors.values())
 
     def part(self, queries: int) -> Part:
         """The search of a batch of queries."""
@@ -76,51 +91,87 @@ class PimSearch:
         return Part("search", queries, min(queries, limit), self.batch)
 
     def batch(self, queries: int, finished: Callable[[], None]) -> Process:
-        """Queries in order, ``IN_FLIGHT`` at a time."""
-        started: list[SimEvent] = []
-        for number in range(queries):
-            if number >= IN_FLIGHT:
-                yield started[number - IN_FLIGHT]
+        """Queries in order; ``finished`` is called when the best of each are known."""
+        env, layout = self._device.env, self._layout
+        batch = [_Query(number, env.event(), env.event(), len(self._vectors)) for number in range(queries)]
+        for channel in self._vectors:
+            env.process(self._channel(channel, batch))
+        for query in batch:
+            if query.number >= self._ahead:
+                before = batch[query.number - self._ahead].done
+                if not before.processed:
+                    yield before
                 finished()
-            started.append(self._device.env.process(self.query(number)))
-        for event in started[-IN_FLIGHT:]:
-            if not event.processed:
-                yield event
+            start, row = self._device.now, self._query_row(query.number)
+            size = layout.counts(1, 1).vector_bytes
+            yield env.all_of([self._device.write_row(channel, row, size) for channel in self._vectors])
+            if self._device.config.memory.pim.device_serial_issue:
+                whole = [(channel, self._programs(channel, query.number)[0]) for channel in self._vectors]
+                query.releases = serialized_releases(whole, self._device.now)
+            query.written.succeed(start)
+        for query in batch[-self._ahead :]:
+            if not query.done.processed:
+                yield query.done
             finished()
 
-    def query(self, number: int) -> Process:
-        """Write the query, run its programs on every channel, and select the best as results arrive."""
-        device, layout = self._device, self._index.layout
-        start = device.now
-        query_row = self._placement.first_row("queries") + (self._slot + number % IN_FLIGHT) * layout.chunks
-        size = layout.counts(1, 1).vector_bytes
-        writes = [device.write_row(c, query_row, size) for c, vectors in enumerate(self._index.vectors) if vectors]
-        yield device.env.all_of(writes)
-        programs = {c: self._programs(vectors, query_row) for c, vectors in enumerate(self._index.vectors) if vectors}
-        releases: dict[int, Int64Array] = {}
-        if device.config.memory.pim.device_serial_issue:
-            releases = serialized_releases([(c, program) for c, (program,) in programs.items()], device.now)
-        channels = [self._channel(c, number, found, releases.get(c)) for c, found in programs.items()]
-        yield device.env.all_of([device.env.process(channel) for channel in channels])
-        macs = device.count_pim_macs(self.dots)
-        self._runner.record(number, "search", "PIM", start, macs)
+    def _channel(self, channel: int, batch: Sequence[_Query]) -> Process:
+        """The programs of all queries on one channel, ``ahead`` of them at a time."""
+        env, running = self._device.env, deque[SimEvent]()
+        for query in batch:
+            if not query.written.processed:
+                yield query.written
+            for program in self._programs(channel, query.number):
+                if len(running) == self._ahead:
+                    before = running.popleft()
+                    if not before.processed:
+                        yield before
+                running.append(env.process(self._program(channel, query, program)))
+            env.process(self._select(channel, query, running[-1]))
 
-    def _channel(self, channel: int, number: int, programs: list[PimProgram], release: Int64Array | None) -> Process:
-        device, layout, vectors = self._device, self._index.layout, self._index.vectors[channel]
-        for program in programs:
-            yield from device.pim.run(channel, program, (self._turn, self._stream, number), release)
-            self.progress.append((device.now, program.dots))
-        # partial sums of a vector's rows; then each score against the worst of the best so far
-        work = {"add": (layout.chunks - 1) * vectors, "compare": vectors}
+    def _program(self, channel: int, query: _Query, program: PimProgram) -> Process:
+        turn = self._turn, self._stream, query.number
+        yield from self._device.pim.run(channel, program, turn, query.releases.get(channel))
+        self.progress.append((self._device.now, program.dots))
+
+    def _select(self, channel: int, query: _Query, last: SimEvent) -> Process:
+        """Add the partial sums of a vector's rows, and compare each score with the worst of the best so far."""
+        yield last
+        device, vectors = self._device, self._vectors[channel]
+        work = {"add": (self._layout.chunks - 1) * vectors, "compare": vectors}
         cycles = operation_cycles(work, device.config.npu.vector)
         yield from device.npu.vector("ranks", cycles, ready=device.env.event().succeed())
+        query.channels_left -= 1
+        if not query.channels_left:
+            macs = device.count_pim_macs(self.dots)
+            self._runner.record(query.number, "search", "PIM", cast(int, query.written.value), macs)
+            query.done.succeed()
 
-    def _programs(self, vectors: int, query_row: int) -> list[PimProgram]:
-        """What one channel runs for a query; in one piece where one command per cycle leaves for the whole device."""
+    def _query_row(self, number: int) -> int:
+        return self._placement.first_row("queries") + (self._slot + number % IN_FLIGHT) * self._layout.chunks
+
+    def _programs(self, channel: int, number: int) -> list[PimProgram]:
+        """What a channel runs for a query; in one piece where one command per cycle leaves for the whole device."""
         config, row = self._device.config, self._placement.first_row("database")
         if config.memory.pim.device_serial_issue:
-            return [self._index.layout.program(1, vectors, row, query_row)]
-        return self._index.layout.programs(vectors, row, query_row, config.mapping.search_program_tiles)
+            return [self._layout.program(1, self._vectors[channel], row, self._query_row(number))]
+        key = self._vectors[channel], number % IN_FLIGHT
+        if key not in self._compiled:
+            tiles = config.mapping.search_program_tiles
+            self._compiled[key] = self._layout.programs(key[0], row, self._query_row(number), tiles)
+        return self._compiled[key]
+
+
+@dataclass
+class _Query:
+    """A query of a batch on its way."""
+
+    number: int
+    written: SimEvent
+    """It lies in the rows where GWRITE reads it; the value is when that began."""
+    done: SimEvent
+    channels_left: int
+    releases: dict[int, Int64Array] = field(default_factory=dict)
+    """Per channel, when its macro-commands may start, where they leave one by one."""
 
 
 class BackgroundSearch:
@@ -133,7 +184,7 @@ class BackgroundSearch:
         self._latencies: list[tuple[int, int]] = []
         turn = -1 if config.turn == "first" else 1 << 30
         self._searches = [
-            PimSearch(device, index, placement, stream=number, slot=number * IN_FLIGHT, turn=turn)
+            PimSearch(device, index, placement, stream=number, slot=number * IN_FLIGHT, turn=turn, ahead=1)
             for number in range(config.in_flight)
         ]
         for search in self._searches:
@@ -142,7 +193,7 @@ class BackgroundSearch:
     def _follow(self, search: PimSearch) -> Process:
         while True:
             start = self._device.now
-            yield from search.query(0)
+            yield from search.batch(1, lambda: None)
             self._latencies.append((self._device.now, self._device.now - start))
 
     def metrics(self, first_cycle: int, last_cycle: int) -> dict[str, float | None]:

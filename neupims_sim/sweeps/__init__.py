@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from neupims_sim.sweeps.definition import Point, Sweep, expand, read_sweep
+from neupims_sim.sweeps.definition import Sweep
 from neupims_sim.sweeps.execution import RunPoint
-from neupims_sim.sweeps.labels import Label, axis_label, metric_label, value_label
+from neupims_sim.sweeps.labels import Label, Labels, value_label
+from neupims_sim.sweeps.points import Point, expand
+from neupims_sim.sweeps.reading import read_sweep
 from neupims_sim.sweeps.running import Progress, sweep
 from neupims_sim.sweeps.store import load_results
 
 __all__ = [
     "Label",
+    "Labels",
     "Point",
     "Progress",
     "RunPoint",
     "Sweep",
-    "axis_label",
     "expand",
     "load_results",
-    "metric_label",
     "read_sweep",
     "sweep",
     "value_label",

@@ -1,20 +1,13 @@
-"""The sweep file, and the points that it stands for."""
+"""The sweep file."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from neupims_sim.config import Config, config_hash, load_config
-from neupims_sim.config.explain import explain
-from neupims_sim.config.files import available, label, read_yaml
-from neupims_sim.errors import InputError, suggestion
-from neupims_sim.simulation import check_config_names
+from neupims_sim.sweeps.labels import Labels, LabelSettings
 
 DEFAULT_METRICS = (
     "throughput_tokens_per_s",
@@ -24,94 +17,109 @@ DEFAULT_METRICS = (
     "block_cycles",
 )
 
+Text = Annotated[str, Field(min_length=1)]
+Settings = dict[str, Any]
+"""Configuration keys, dotted or nested."""
+Grid = dict[str, Annotated[list[Any], Field(min_length=1)]]
+Variants = dict[str, Annotated[dict[Text, Settings], Field(min_length=1)]]
 
-class Sweep(BaseModel):
-    """A sweep file: the cartesian product of the values of some configuration keys."""
 
+def _listed(value: Any) -> Any:
+    """One thing as a list of one."""
+    return [value] if isinstance(value, str | Mapping) else value
+
+
+class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TableSettings(_Part):
+    """A pivot table of a page."""
+
+    title: Text
+    rows: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+    """Axes whose values head the rows."""
+    columns: str
+    """The axis whose values head the columns."""
+    value: str
+    """The column of ``points.csv`` that is shown."""
+    decimals: Annotated[int, Field(ge=0)] | None = None
+    """Those of the column's label unless given."""
+
+
+class Quick(_Part):
+    """What a quick form of the sweep has in place of the file's own: axes as a whole, keys of ``base`` one by one."""
+
+    base: Settings = {}
+    grid: Grid = {}
+    variants: Variants = {}
+
+
+class Sweep(_Part):
+    """A sweep file: the product of the values of some configuration keys and of named settings."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     """Names the folder of the results."""
     title: str = ""
-    base: dict[str, Any] = {}
-    """Configuration keys that all points share, dotted or nested. ``system`` is a system's name or a YAML file."""
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    """The axes: dotted configuration keys (``system`` among them) and their values. The last one varies fastest."""
+    base: Settings = {}
+    """Configuration keys that all points share. ``system`` is a system's name or a YAML file."""
+    variants: Variants = {}
+    """Axes whose values set several keys at once: name of the axis -> label of the value -> settings, on top of ``base``.
+    They vary slowest."""
+    grid: Grid = {}
+    """Axes that are a configuration key each: dotted key (``system`` among them) -> values. The last one varies fastest."""
+    exclude: list[Annotated[dict[str, Any], Field(min_length=1)]] = []
+    """Points to leave out: those that have, for every axis of one of the entries, the value or one of the list of values."""
     metrics: Annotated[list[str], Field(min_length=1)] = list(DEFAULT_METRICS)
     """Numbers of the result that become columns of the table: dotted keys of ``result.json``."""
-    plot: dict[str, Any] = {}
-    """``kind``, and the options of that plot."""
+    derive: dict[Text, str] = {}
+    """Further columns: name -> expression over axes, metrics and earlier derived columns (see `sweeps.derivation`)."""
+    labels: dict[str, LabelSettings] = {}
+    """How columns are shown."""
+    names: dict[str, dict[str, str]] = {}
+    """How values of axes are shown: axis -> value -> text."""
+    plot: Annotated[list[dict[str, Any]], BeforeValidator(_listed)] = []
+    """One plot or several: ``kind``, and the options of that plot."""
+    tables: list[TableSettings] = []
+    """Tables for the page of an experiment."""
+    quick: Quick | None = None
 
     @property
     def axes(self) -> list[str]:
         """The names of the axes, in order."""
-        return list(self.grid)
+        return [*self.variants, *self.grid]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of the table that hold numbers of the result: metrics, then derived ones."""
+        return [*self.metrics, *self.derive]
+
+    def values(self, axis: str) -> list[Any]:
+        """The values, or labels, on an axis."""
+        return list(self.variants[axis]) if axis in self.variants else self.grid[axis]
+
+    def shown_labels(self) -> Labels:
+        """How columns and values of axes are shown."""
+        return Labels(self.axes, self.labels, self.names)
+
+    def quick_form(self) -> Sweep:
+        """The sweep with what ``quick`` replaces; itself if it replaces nothing."""
+        if self.quick is None:
+            return self
+        changes = {
+            "base": self.base | dotted(self.quick.base),
+            "grid": self.grid | self.quick.grid,
+            "variants": self.variants | self.quick.variants,
+        }
+        return self.model_copy(update=changes)
 
 
-@dataclass(frozen=True)
-class Point:
-    """One run of a sweep: its place on the axes, and its configuration, whose hash is the point's identity."""
-
-    axes: dict[str, Any]
-    config: Config
-    hash: str
-
-    def __str__(self) -> str:
-        return ", ".join(f"{axis}={value}" for axis, value in self.axes.items()) or "the only point"
-
-
-def read_sweep(path: str | Path) -> Sweep:
-    """The sweep file at ``path``, or the one of that name in ``configs/sweeps``; raises InputError if it is not valid."""
-    path = find_sweep(path)
-    try:
-        sweep = Sweep.model_validate(read_yaml(path))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(key) for key in first["loc"])
-        raise InputError(f"{label(path)}: {where}{explain(Sweep, first)}") from None
-    stated = set(_dotted_keys(sweep.base))
-    for axis in sweep.grid:
-        if axis in stated:
-            raise InputError(f"{label(path)}: {axis} is set in base and is an axis of grid; keep one of them")
-    if "system" not in stated and "system" not in sweep.grid:
-        raise InputError(f"{label(path)}: base.system is missing; {suggestion('', available('systems'))}")
-    return sweep
-
-
-def find_sweep(path: str | Path) -> Path:
-    """The file that ``path`` means: a file, or the stem of one in ``configs/sweeps``."""
-    known = available("sweeps")
-    if Path(path).is_file():
-        return Path(path)
-    if str(path) in known:
-        return known[str(path)]
-    raise InputError(f"{path}: no such sweep file; in configs/sweeps {suggestion(Path(path).stem, known)}")
-
-
-def expand(sweep: Sweep, source: str) -> list[Point]:
-    """Every point, in the order of the grid, its configuration loaded and checked.
-
-    Raises InputError, starting with ``source`` (the sweep file) and the point, if a configuration is not valid.
-    """
-    points = []
-    for values in itertools.product(*sweep.grid.values()):
-        axes = dict(zip(sweep.grid, values, strict=True))
-        settings = sweep.base | axes
-        system = settings.pop("system")
-        try:
-            config = load_config(str(system), settings)
-            check_config_names(config)
-        except InputError as error:
-            place = "".join(f" {axis}={value!r}" for axis, value in axes.items())
-            raise InputError(f"{source}: point{place}: {str(error).removeprefix('--set: ')}") from error
-        points.append(Point(axes, config, config_hash(config)))
-    return points
-
-
-def _dotted_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The keys of the leaves of a tree."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _dotted_keys(value, f"{prefix}{key}.")
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> Settings:
+    """Settings by dotted keys only. A complete section (a mapping with a ``name`` of its own) stays whole."""
+    found: Settings = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and "name" not in value:
+            found |= dotted(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}"
+            found[f"{prefix}{key}"] = value
+    return found

@@ -1,12 +1,17 @@
-"""What people call metrics, axes and their values, in tables and pictures."""
+"""What people call columns (axes, metrics, derived columns) and the values of axes, in tables and pictures."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Label(NamedTuple):
-    """A metric as it is shown: its name, the unit, the factor from the stored value to that unit, decimals."""
+    """A column as it is shown: its name, the unit, the factor from the stored value to that unit, decimals."""
 
     name: str
     unit: str = ""
@@ -15,6 +20,19 @@ class Label(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.unit})" if self.unit else self.name
+
+
+class LabelSettings(BaseModel):
+    """What a sweep file says about a column; the rest stays as it is by default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None = None
+    unit: str | None = None
+    factor: float | None = None
+    """From the stored value to the unit."""
+    decimals: Annotated[int, Field(ge=0)] | None = None
+    """In tables."""
 
 
 _METRICS = {
@@ -36,8 +54,55 @@ _AXES = {"system": "System", "preset": "Preset", "model": "Model", "workload": "
 _VALUES = {"npu_only": "NPU-only", "npu_pim": "NPU+PIM", "neupims": "NeuPIMs"}
 
 
-def metric_label(metric: str) -> Label:
-    """How to show a metric; one that is not known keeps its key and value."""
+@dataclass(frozen=True)
+class Labels:
+    """The labels of one sweep: what its file states, and for the rest the defaults."""
+
+    axes: Collection[str] = ()
+    stated: Mapping[str, LabelSettings] = field(default_factory=dict)
+    """By column."""
+    names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Text of an axis's value, by axis and by the value as text."""
+
+    def column(self, name: str) -> Label:
+        """How to show a column; one that is not known keeps its key and value."""
+        default = Label(_axis_name(name)) if name in self.axes else _metric_label(name)
+        stated = self.stated.get(name, LabelSettings())
+        return default._replace(**stated.model_dump(exclude_none=True))
+
+    def value(self, axis: str, value: Any) -> str:
+        """A value of an axis: by its name, in the axis's unit, or else as `value_label` has it."""
+        names = {value_key(key): text for key, text in self.names.get(axis, {}).items()}
+        if (key := value_key(value)) in names:
+            return names[key]
+        label = self.column(axis)
+        if label.factor != 1 and isinstance(value, Real):
+            number = float(value) * label.factor
+            return f"{number:,.{label.decimals}f}" if label.decimals else f"{number:,.6g}"
+        return value_label(key)
+
+    def has_name(self, axis: str, value: Any) -> bool:
+        """Whether ``names`` of the sweep file has a text for this value."""
+        return value_key(value) in map(value_key, self.names.get(axis, {}))
+
+
+def value_label(value: Any) -> str:
+    """``"NeuPIMs"`` for ``neupims``; a value that is not known as it is."""
+    return _VALUES.get(str(value), str(value))
+
+
+def value_key(value: Any) -> str:
+    """One text for a value whether it comes from YAML or from a table: 1, 1.0 and "1.0" are ``"1"``."""
+    if isinstance(value, bool | int):
+        return str(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return str(value)
+    return str(int(number)) if number.is_integer() else str(number)
+
+
+def _metric_label(metric: str) -> Label:
     if metric in _METRICS:
         return _METRICS[metric]
     if metric.startswith("stages."):
@@ -49,11 +114,6 @@ def metric_label(metric: str) -> Label:
     return Label(metric, decimals=3)
 
 
-def axis_label(axis: str) -> str:
+def _axis_name(axis: str) -> str:
     """``"Batch size"`` for ``workload.batch_size``."""
     return _AXES.get(axis, axis.rsplit(".", 1)[-1].replace("_", " ").capitalize())
-
-
-def value_label(value: Any) -> str:
-    """``"NeuPIMs"`` for ``neupims``; a value that is not known as it is."""
-    return _VALUES.get(str(value), str(value))

@@ -14,8 +14,10 @@ import pandas as pd
 
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError, suggestion
-from neupims_sim.sweeps.definition import Sweep, expand, find_sweep, read_sweep
+from neupims_sim.sweeps.definition import Sweep
 from neupims_sim.sweeps.execution import RunPoint, execute, simulate_point
+from neupims_sim.sweeps.points import expand
+from neupims_sim.sweeps.reading import find_sweep, read_sweep
 from neupims_sim.sweeps.store import Store, scalars
 
 
@@ -40,6 +42,7 @@ def sweep(
     workers: int | None = None,
     run_point: RunPoint = simulate_point,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    quick: bool = False,
 ) -> pd.DataFrame:
     """Run every point of a sweep file that has no stored result yet, and return the table of all.
 
@@ -50,33 +53,45 @@ def sweep(
     workers: processes; 1 runs in this process. As many as CPUs unless given, and never more than points.
     run_point: what runs a point; the simulator unless given.
     on_progress: called once before the first point and after each.
+    quick: run the quick form that the file states.
 
     Returns
     -------
-    One row per point in the order of the grid: ``point`` (hash), ``status``, ``error``, axes, metrics. The same, to the
-    byte of ``points.csv``, whatever the worker count and however often it was interrupted. A point that fails has its
-    message in ``error``; the others go on.
+    One row per point in the order of the axes: ``point`` (hash), ``status``, ``error``, axes, metrics, derived columns.
+    The same, to the byte of ``points.csv``, whatever the worker count and however often it was interrupted. A point that
+    fails has its message in ``error``; the others go on.
 
     Raises
     ------
-    InputError: before anything runs, if the file or the configuration of any point is not valid; at the end, if a metric
-        is in no result.
+    InputError: before anything runs, if the file or the configuration of any point is not valid; once points have run, if
+        a derived column does not come out as numbers; at the end, if a metric is in no result.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers={workers}: must be at least 1")
     source = find_sweep(path)
     definition = read_sweep(source)
+    if quick and definition.quick is None:
+        raise InputError(f"{label(source)}: quick is missing, so there is no quick form")
+    if quick:
+        definition = definition.quick_form()
     points = expand(definition, label(source))
     store = Store(Path("results", definition.name) if out is None else Path(out))
     store.create(source)
 
     distinct = {point.hash: point for point in points}
     outcomes: dict[str, dict[str, Any] | str] = {}
+
+    def write_table() -> None:
+        try:
+            store.write_table(definition, points, outcomes)
+        except InputError as error:
+            raise InputError(f"{label(source)}: {error}") from None
+
     for key in distinct:
         result = store.result(key)
         if result is not None:
             outcomes[key] = result
-    store.write_table(definition, points, outcomes)
+    write_table()
     reused, failed = len(outcomes), 0
     on_progress(Progress(len(distinct), reused, reused, failed))
 
@@ -92,7 +107,7 @@ def sweep(
             else:
                 store.save_result(key, outcome.result)
                 outcomes[key] = json.loads(outcome.result)
-            store.write_table(definition, points, outcomes)
+            write_table()
             on_progress(Progress(len(distinct), reused, len(outcomes), failed, str(distinct[key]), outcome.error))
 
     _check_metrics(definition, [outcome for outcome in outcomes.values() if isinstance(outcome, dict)], label(source))

@@ -2,7 +2,7 @@
 
 ``sweep.yaml``: a copy of the sweep file. ``points/<hash>.json``: the whole result of each finished point.
 ``points.csv``: one row per finished point, in the order of the grid: ``point`` (hash), ``status`` (ok, failed), ``error``,
-the axes, the metrics. Files are replaced as a whole, so the folder is consistent at every moment.
+the axes, the metrics, the derived columns. Files are replaced as a whole, so the folder is consistent at every moment.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import pandas as pd
 
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError, suggestion
-from neupims_sim.sweeps.definition import Point, Sweep, read_sweep
-
-FIXED_COLUMNS = ("point", "status", "error")
+from neupims_sim.sweeps.checks import FIXED_COLUMNS
+from neupims_sim.sweeps.definition import Sweep
+from neupims_sim.sweeps.derivation import derive
+from neupims_sim.sweeps.points import Point
+from neupims_sim.sweeps.reading import read_sweep
 
 
 class Store:
@@ -34,7 +36,7 @@ class Store:
             (self.directory / "points").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--out {label(self.directory)}: cannot be made: {error.strerror}") from error
-        _replace(self.directory / "sweep.yaml", sweep_file.read_text(encoding="utf-8"))
+        replace_file(self.directory / "sweep.yaml", sweep_file.read_text(encoding="utf-8"))
 
     def result(self, point: str) -> dict[str, Any] | None:
         """The stored result of a point, if it has finished."""
@@ -46,15 +48,18 @@ class Store:
 
     def save_result(self, point: str, text: str) -> None:
         """Store the result of a finished point, a JSON object; what told of an earlier failure goes."""
-        _replace(self.directory / "points" / f"{point}.json", text + "\n")
+        replace_file(self.directory / "points" / f"{point}.json", text + "\n")
         (self.directory / "points" / f"{point}.traceback.txt").unlink(missing_ok=True)
 
     def save_traceback(self, point: str, text: str) -> None:
         """Store where a point failed."""
-        _replace(self.directory / "points" / f"{point}.traceback.txt", text)
+        replace_file(self.directory / "points" / f"{point}.traceback.txt", text)
 
     def write_table(self, sweep: Sweep, points: Iterable[Point], outcomes: Mapping[str, dict[str, Any] | str]) -> None:
-        """Write ``points.csv``. An outcome, by point hash, is a result or the message of a failure."""
+        """Write ``points.csv``. An outcome, by point hash, is a result or the message of a failure.
+
+        Raises InputError if a derived column does not come out as numbers.
+        """
         rows = []
         for point in points:
             if point.hash not in outcomes:
@@ -66,7 +71,9 @@ class Store:
             rows.append(row | {a: _cell(v) for a, v in point.axes.items()} | {m: numbers.get(m) for m in sweep.metrics})
         columns = [*FIXED_COLUMNS, *sweep.axes, *sweep.metrics]
         table = pd.DataFrame(rows, columns=columns, dtype=object)  # object: an integer stays one beside an empty cell
-        _replace(self.directory / "points.csv", table.to_csv(index=False, lineterminator="\n"))
+        for name, values in derive(table, sweep.derive).items():
+            table[name] = pd.Series(values, dtype=object)
+        replace_file(self.directory / "points.csv", table.to_csv(index=False, lineterminator="\n"))
 
     def read_table(self) -> pd.DataFrame:
         """``points.csv`` as a table; an empty cell is NaN, but "" in ``error``."""
@@ -102,7 +109,8 @@ def _cell(value: Any) -> Any:
     return value if isinstance(value, bool | int | float | str) else json.dumps(value)
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Write a text file as a whole: under a temporary name, then renamed. Line ends stay as they are."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", newline="")
     os.replace(temporary, path)

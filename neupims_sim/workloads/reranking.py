@@ -178,8 +178,8 @@ def cvnet(builder: TraceBuilder, candidates: Candidates, image_size: tuple[int, 
 
     Stage-3 maps of query and candidate at three sizes, each compressed to 256 channels; the correlations of all positions of
     the 3 x 3 pairs of sizes, brought to one size, are 9 channels of a 4-D map; 4-D convolutions (as two 2-D ones) and an MLP give
-    the score. Pairs follow one another (``repeat``: a pair's 4-D maps are large) with the same weights (``shared_weights``). All images have the size of the query; its own maps
-    are computed once. Raises ``InputError`` where a map has no position.
+    the score. Pairs follow one another (``repeat``: a pair's 4-D maps are large) with the same weights (``shared_weights``). All
+    images have the size of the query; its own maps are computed once. Raises ``InputError`` where a map has no position.
     """
     request, pairs = candidates.request, candidates.count
     sides = (-(-image_size[0] // CVNET_STRIDE), -(-image_size[1] // CVNET_STRIDE))

@@ -1,0 +1,79 @@
+"""``neupims-sim experiment``: run a sweep, draw its figures and fill in the page that describes it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+import neupims_sim
+from neupims_sim.cli.sweep import run_with_progress, tell_failures
+from neupims_sim.config.files import label
+from neupims_sim.errors import InputError
+from neupims_sim.sweeps import Sweep, read_sweep
+from neupims_sim.sweeps.page import fill, read_page
+from neupims_sim.sweeps.store import replace_file
+from neupims_sim.sweeps.tables import to_markdown
+
+PAGE, TABLE = "README.md", "points.csv"
+
+
+def experiment(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with sweep.yaml and README.md.")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Run the quick form; the folder itself stays as it is.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes; as many as CPUs unless given.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Results folder; results/<name> unless given, results/<name>-quick if quick."),
+    ] = None,
+) -> None:
+    """Run an experiment; write its figures, points.csv and the tables of its README.md, and print the files.
+
+    Interrupt it whenever you like: the same command goes on. Exit code 1 if a point failed.
+    """
+    start = time.monotonic()
+    page = read_page(folder / PAGE)
+    file = folder / "sweep.yaml"
+    if not file.is_file():
+        raise InputError(f"{label(file)}: no such file; an experiment is a folder with sweep.yaml and {PAGE}")
+    definition = read_sweep(file)
+    results = out or Path("results") / (f"{definition.name}-quick" if quick else definition.name)
+    table = run_with_progress(file, results, workers, quick)
+    failed = tell_failures(table)
+    if failed < len(table):
+        for written in _write(definition, table, results, results if quick else folder, page, _command(folder, quick)):
+            typer.echo(written)
+    typer.echo(f"{_points(table)} in {time.monotonic() - start:.1f} s; results in {label(results)}", err=True)
+    if failed:
+        sys.exit(1)
+
+
+def _points(table: pd.DataFrame) -> str:
+    return "1 point" if len(table) == 1 else f"{len(table)} points"
+
+
+def _command(folder: Path, quick: bool) -> str:
+    return f"neupims-sim experiment {shlex.quote(label(folder))}{' --quick' if quick else ''}"
+
+
+def _write(definition: Sweep, table: pd.DataFrame, results: Path, target: Path, page: str, command: str) -> list[Path]:
+    """Write figures, table and page to ``target``; returns the files."""
+    from neupims_sim.plots import draw  # here, because Matplotlib is slow to load
+
+    failed = int((table["status"] == "failed").sum())
+    failures = f" ({failed} failed)" if failed else ""
+    origin = f"`{command}`: {_points(table)}{failures}, neupims_sim {neupims_sim.__version__}."
+    files = [file for suffix in (".svg", ".png") for file in draw(results, output=target / f"figure{suffix}")]
+    try:
+        replace_file(target / TABLE, (results / TABLE).read_bytes().decode("utf-8"))
+        replace_file(target / PAGE, fill(page, f"{to_markdown(definition, table)}\n\n{origin}".lstrip()))
+    except OSError as error:
+        raise InputError(f"{label(target)}: cannot be written: {error.strerror}") from error
+    return [*files, target / TABLE, target / PAGE]

@@ -1,0 +1,319 @@
+"""Lines over a number, such as the batch size: one colour per configuration, panels for further axes and metrics."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import (
+    AutoLocator,
+    FixedLocator,
+    FuncFormatter,
+    Locator,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+)
+
+from neupims_sim.errors import InputError, suggestion
+from neupims_sim.plots.drawing import PLOTS, check_options, column, numbers
+from neupims_sim.plots.style import FAINT, INK, PALETTE
+from neupims_sim.plots.text import CHARACTER_INCHES, SUPERTITLE_INCHES, legend_columns, plain_number, wrapped
+from neupims_sim.sweeps import Labels
+
+PANEL_INCHES = (3.0, 2.4)
+FEW_TICKS = 12
+"""Up to so many distinct values of x are ticks of their own."""
+STYLES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"), ((0, (5, 1, 1, 1, 1, 1)), "v"), ((0, (1, 3)), "P"))
+MARKERS = "osD^vPX*"
+LOGS = ("", "x", "y", "xy")
+
+
+class Layout(NamedTuple):
+    """Which columns the plot shows where. ``bounds`` has one entry per entry of ``ys``."""
+
+    x: str
+    ys: list[str]
+    bounds: list[str | None]
+    hue: str | None
+    style: str | None
+    panels: str | None
+    log: str
+
+
+class Line(NamedTuple):
+    """How the points of one hue and style look."""
+
+    colour: str
+    dashes: Any
+    marker: str
+    size: float
+
+
+@PLOTS.register("lines")
+def lines(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
+    """Lines of one column or several over a column of numbers.
+
+    Options: ``x`` (a column of numbers; the last axis unless given), ``y`` (a column, or a list with a row of panels each),
+    ``hue`` (axis with one colour per value), ``style`` (axis with one kind of line and marker per value), ``panels`` (axis
+    with one panel per value), ``log`` (``"x"``, ``"y"``, ``"xy"``), ``bound`` (a column in the unit of the first y, drawn grey
+    and dashed; or a list with a column or null for each y), ``title``. Values are in the order of the table. A missing number,
+    or one that a logarithmic axis cannot show, breaks its line.
+    """
+    layout = _layout(table, options)
+    labels: Labels = options["labels"]
+    table = table.drop_duplicates(list(options["axes"]))
+    _check_points(table, layout, options["axes"])
+    table = _with_bounds(table, layout, labels)
+    table = table.assign(**{name: _shown(table, name, layout, labels) for name in (layout.x, *layout.ys)})
+    parts = list(table.groupby(layout.panels, sort=False)) if layout.panels else [(None, table)]
+
+    rows, columns = len(layout.ys), len(parts)
+    width, height = PANEL_INCHES[0] * columns + 0.7, PANEL_INCHES[1] * rows + 0.9
+    figure = Figure(figsize=(width, height))
+    grid = figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
+    lines = _lines(table, layout)
+    for row, (y, bound) in enumerate(zip(layout.ys, layout.bounds, strict=True)):
+        for panel, (_, part) in zip(grid[row], parts, strict=True):
+            _draw_lines(panel, part, layout, y, lines)
+            if bound is not None:
+                _draw_bounds(panel, part, layout, _bound_of(y))
+        _scale_y(grid[row][0], table[y], "y" in layout.log)
+        grid[row][0].set_ylabel(wrapped(str(labels.column(y)), PANEL_INCHES[1]))
+    for panel, (value, _) in zip(grid[0], parts, strict=True):
+        if layout.panels:
+            title = f"{labels.column(layout.panels).name}: {labels.value(layout.panels, value)}"
+            panel.set_title(wrapped(title, PANEL_INCHES[0]))
+    for panel in grid[-1]:
+        panel.set_xlabel(wrapped(str(labels.column(layout.x)), PANEL_INCHES[0]))
+    _scale_x(grid[0][0], table[layout.x], "x" in layout.log)
+
+    figure.suptitle(wrapped(options["title"], width, SUPERTITLE_INCHES) if options["title"] else "")
+    handles = _legend(table, layout, lines, labels)
+    if handles:
+        names = [str(handle.get_label()) for handle in handles]
+        figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns(names, width))
+    return figure
+
+
+def _layout(table: pd.DataFrame, options: Mapping[str, Any]) -> Layout:
+    check_options(options, ("x", "y", "hue", "style", "panels", "log", "bound"))
+    axes = list(options["axes"])
+    x = options.get("x", axes[-1] if axes else None)
+    y = options.get("metric", options.get("y"))
+    for key, value in (("x", x), ("y", y)):
+        if value is None or value == []:
+            raise InputError(f"plot.{key} is missing; {suggestion('', map(str, table.columns))}")
+    ys = y if isinstance(y, list) else [y]
+    bound = None if "metric" in options else options.get("bound")
+    bounds = bound if isinstance(bound, list) else [bound, *[None] * (len(ys) - 1)]
+    if len(bounds) != len(ys):
+        raise InputError(f"plot.bound={bound!r}: needs a column or null for each of the {len(ys)} of y")
+    for name in (x, *ys):
+        numbers(table, name, "plot.x" if name == x else "plot.y")
+    for bound in bounds:
+        if bound is not None:
+            numbers(table, bound, "plot.bound")
+    log = options.get("log", "")
+    if log not in LOGS:
+        raise InputError(f"plot.log={log!r}: not an option; {suggestion(str(log), map(repr, LOGS))}")
+    hue, style, panels = (_axis(table, options, key) for key in ("hue", "style", "panels"))
+    return Layout(x, ys, bounds, hue, style, panels, log)
+
+
+def _axis(table: pd.DataFrame, options: Mapping[str, Any], key: str) -> str | None:
+    name = options.get(key)
+    if name is None:
+        return None
+    if name not in options["axes"]:
+        raise InputError(f"plot.{key}={name!r}: no such axis; {suggestion(str(name), options['axes'])}")
+    return column(table, name, f"plot.{key}")
+
+
+def _check_points(table: pd.DataFrame, layout: Layout, axes: Sequence[str]) -> None:
+    """Raise InputError if a line has several points at one x, because an axis is nowhere in the plot."""
+    used = list(dict.fromkeys(key for key in (layout.x, layout.hue, layout.style, layout.panels) if key))
+    if not table.dropna(subset=[layout.x]).duplicated(used).any():
+        return
+    varying = [axis for axis in axes if axis not in used and table[axis].nunique() > 1]
+    raise InputError(
+        f"plot.x={layout.x!r}: a line would have several points at one x; "
+        f"use {' and '.join(varying)} as hue, style or panels"
+    )
+
+
+def _shown(table: pd.DataFrame, name: str, layout: Layout, labels: Labels) -> pd.Series[float]:
+    """A column in the unit that it is shown in."""
+    values = table[name].astype(float) * labels.column(name).factor
+    if ("x" if name == layout.x else "y") not in layout.log:
+        return values
+    if (values <= 0).any() and name == layout.x:
+        raise InputError(f"plot.log={layout.log!r}: {name} has {plain_number(values.min())}, and no logarithm")
+    if not (values > 0).any():
+        raise InputError(f"plot.log={layout.log!r}: {name} has no positive number")
+    return values.where(values > 0)
+
+
+def _with_bounds(table: pd.DataFrame, layout: Layout, labels: Labels) -> pd.DataFrame:
+    """The table with a column for the bound of each y, in the unit of that y."""
+    for y, bound in zip(layout.ys, layout.bounds, strict=True):
+        if bound is not None:
+            values = table[bound].astype(float) * labels.column(y).factor
+            table = table.assign(**{_bound_of(y): values.where(values > 0) if "y" in layout.log else values})
+    return table
+
+
+def _bound_of(y: str) -> str:
+    return f"bound of {y}"
+
+
+def _lines(table: pd.DataFrame, layout: Layout) -> dict[tuple[Any, Any], Line]:
+    """The look of every line by its hue and style. Without ``style``, each hue has its own marker, for grey print."""
+    hues = list(table[layout.hue].unique()) if layout.hue else [None]
+    styles = list(table[layout.style].unique()) if layout.style else [None]
+    looks = {}
+    for (i, hue), (j, style) in itertools.product(enumerate(hues), enumerate(styles)):
+        dashes, marker = STYLES[j % len(STYLES)]
+        if not layout.style:  # colours that come round again are told apart by their dashes
+            dashes, marker = STYLES[i // len(PALETTE) % len(STYLES)][0], MARKERS[i % len(MARKERS)]
+        colour = PALETTE[i % len(PALETTE)] if layout.hue else PALETTE[2]
+        looks[hue, style] = Line(colour, dashes, marker, _marker_size(i, len(hues)))
+    return looks
+
+
+def _marker_size(index: int, count: int) -> float:
+    """Larger for the earlier of ``count`` hues, so that a line which lies below another stays visible."""
+    return 4.0 + min(1.6, 4.0 / count) * (count - 1 - index)
+
+
+def _groups(part: pd.DataFrame, layout: Layout) -> Iterator[tuple[tuple[Any, Any], pd.DataFrame]]:
+    """The points of each line, from small x to large, with its hue and style."""
+    part = part.dropna(subset=[layout.x]).sort_values(layout.x, kind="stable")
+    keys = [key for key in (layout.hue, layout.style) if key]
+    if not keys:
+        yield (None, None), part
+        return
+    for values, group in part.groupby(keys, sort=False):
+        hue = values[0] if layout.hue else None
+        yield (hue, values[-1] if layout.style else None), group
+
+
+def _draw_lines(panel: Axes, part: pd.DataFrame, layout: Layout, y: str, lines: Mapping[Any, Line]) -> None:
+    groups = dict(_groups(part, layout))
+    for key, line in lines.items():
+        if key in groups:
+            points = groups[key]
+            panel.plot(points[layout.x], points[y], color=line.colour, **_drawn(line))
+
+
+def _draw_bounds(panel: Axes, part: pd.DataFrame, layout: Layout, bound: str) -> None:
+    """The bounds of all lines, each different one once."""
+    drawn: list[pd.DataFrame] = []
+    for _, points in _groups(part, layout):
+        values = points[[layout.x, bound]].reset_index(drop=True)
+        if not any(values.equals(other) for other in drawn):
+            drawn.append(values)
+            panel.plot(values[layout.x], values[bound], **_BOUND)
+
+
+_BOUND: dict[str, Any] = {"color": FAINT, "linestyle": (0, (4, 3)), "linewidth": 1.0, "zorder": 1.5}
+
+
+def _legend(table: pd.DataFrame, layout: Layout, lines: Mapping[Any, Line], labels: Labels) -> list[Line2D]:
+    handles = []
+    both = layout.hue is not None and layout.style is not None
+    if layout.hue:
+        for hue in table[layout.hue].unique():
+            line = next(line for key, line in lines.items() if key[0] == hue)
+            look: dict[str, Any] = {"linestyle": "-", "linewidth": 3} if both else _drawn(line)
+            handles.append(Line2D([], [], color=line.colour, **look, label=_entry(labels, layout.hue, hue)))
+    if layout.style:
+        for style in table[layout.style].unique():
+            line = next(line for key, line in lines.items() if key[1] == style)
+            colour = INK if both else line.colour
+            handles.append(Line2D([], [], color=colour, **_drawn(line), label=_entry(labels, layout.style, style)))
+    if any(layout.bounds):
+        handles.append(Line2D([], [], **_BOUND, label="bound"))
+    return handles
+
+
+def _drawn(line: Line) -> dict[str, Any]:
+    return {"linestyle": line.dashes, "marker": line.marker, "linewidth": 1.4, "markersize": line.size}
+
+
+def _entry(labels: Labels, axis: str, value: Any) -> str:
+    """A value in the legend; a bare number says of what it is."""
+    text = labels.value(axis, value)
+    if isinstance(value, str) or labels.has_name(axis, value):
+        return text
+    shown = labels.column(axis)
+    return f"{shown.name} = {text} {shown.unit}".rstrip()
+
+
+def _scale_x(panel: Axes, values: pd.Series[float], log: bool) -> None:
+    """Ticks at the values themselves if they are few, thinned out where their numbers would touch."""
+    if log:
+        panel.set_xscale("log")
+        _centre(panel.set_xlim, values)
+    distinct = np.unique(values.dropna())
+    if len(distinct) <= FEW_TICKS:
+        locator: Locator = FixedLocator(_apart(distinct, log))
+    else:
+        locator = _log_locator(distinct[0], distinct[-1]) if log else MaxNLocator(5)
+    _set_ticks(panel.xaxis, locator)
+
+
+def _apart(values: np.ndarray[Any, Any], log: bool) -> list[float]:
+    """Those of sorted values, first and last among them, whose numbers do not touch when written along x."""
+    places = np.log(values) if log else values
+    inches = PANEL_INCHES[0] * 0.85 / (places[-1] - places[0]) if len(values) > 1 else 0
+    halves = [CHARACTER_INCHES * len(plain_number(value)) / 2 + 0.03 for value in values]
+
+    def apart(left: int, right: int) -> bool:
+        return bool((places[right] - places[left]) * inches >= halves[left] + halves[right])
+
+    last = len(values) - 1
+    kept = [0]
+    for index in range(1, last):
+        if apart(kept[-1], index) and apart(index, last):
+            kept.append(index)
+    return [float(values[index]) for index in dict.fromkeys((*kept, last))]
+
+
+def _scale_y(panel: Axes, values: pd.Series[float], log: bool) -> None:
+    low, high = values.min(), values.max()
+    if not log:
+        if low >= 0:
+            panel.set_ylim(bottom=0)
+        _set_ticks(panel.yaxis, AutoLocator())
+        return
+    panel.set_yscale("log")
+    _centre(panel.set_ylim, values)
+    _set_ticks(panel.yaxis, _log_locator(low, high))
+
+
+def _centre(set_limits: Callable[[float, float], object], values: pd.Series[float]) -> None:
+    """Put a single value into the middle of a logarithmic axis."""
+    if values.min() == values.max():
+        set_limits(values.min() / 10, values.max() * 10)
+
+
+def _set_ticks(axis: Any, locator: Locator) -> None:
+    axis.set_major_locator(locator)
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
+
+
+def _log_locator(low: float, high: float) -> Locator:
+    """Ticks on a logarithmic axis, of which a short range has some, too."""
+    decades = math.log10(high / low)
+    if 0 < decades < 0.7:
+        return MaxNLocator(4)
+    return LogLocator(subs=(1, 2, 5) if decades < 2 else (1, 3) if decades < 3.5 else (1,), numticks=8)

@@ -1,0 +1,132 @@
+"""What a sweep file must keep beyond the types of its keys: names that exist, and keys that are set once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from neupims_sim.config.files import available
+from neupims_sim.errors import suggestion
+from neupims_sim.sweeps.definition import Sweep
+from neupims_sim.sweeps.derivation import expression_problem
+from neupims_sim.sweeps.labels import value_key
+
+FIXED_COLUMNS = ("point", "status", "error")
+"""Columns of ``points.csv`` that every sweep has."""
+
+
+def problems(sweep: Sweep) -> Iterator[str]:
+    """What is wrong with a sweep, one line each: key, value, what is allowed."""
+    yield from _keys_set_twice(sweep)
+    yield from _missing_system(sweep)
+    if sweep.quick is not None:
+        for kind in ("grid", "variants"):
+            for axis in getattr(sweep.quick, kind):
+                if axis not in getattr(sweep, kind):
+                    yield f"quick.{kind}.{axis}: no such axis; {suggestion(axis, getattr(sweep, kind))}"
+        for problem in (*_keys_set_twice(sweep.quick_form()), *_missing_system(sweep.quick_form())):
+            yield f"quick: {problem}"
+    yield from _columns_named_twice(sweep)
+    yield from _unknown_values(sweep)
+    yield from _bad_expressions(sweep)
+    yield from _unknown_columns(sweep)
+    yield from _incomplete_tables(sweep)
+
+
+def _keys_set_twice(sweep: Sweep) -> Iterator[str]:
+    base = set(_leaves(sweep.base))
+    for axis in sweep.grid:
+        if axis in base:
+            yield f"{axis} is set in base and is an axis of grid; keep one of them"
+    owners: dict[str, str] = {}
+    for axis, labels in sweep.variants.items():
+        if axis in sweep.grid or any(f"{key}.".startswith(f"{axis}.") for key in (*base, *sweep.grid)):
+            yield f"variants.{axis}: is a configuration key of base or grid; give the axis a name of its own"
+        for name, settings in labels.items():
+            for key in _leaves(settings):
+                if key in sweep.grid:
+                    yield f"variants.{axis}.{name}: {key} is an axis of grid, too; keep one of them"
+                if owners.setdefault(key, axis) != axis:
+                    yield f"variants.{axis}.{name}: {key} is set by variants.{owners[key]}, too; keep one of them"
+
+
+def _missing_system(sweep: Sweep) -> Iterator[str]:
+    by_variant = any(all("system" in settings for settings in labels.values()) for labels in sweep.variants.values())
+    if "system" not in sweep.base and "system" not in sweep.grid and not by_variant:
+        yield (
+            "base.system is missing (grid, or every label of an axis of variants, may state it instead); "
+            f"{suggestion('', available('systems'))}"
+        )
+
+
+def _columns_named_twice(sweep: Sweep) -> Iterator[str]:
+    for index, metric in enumerate(sweep.metrics):
+        if metric in sweep.metrics[:index]:
+            yield f"metrics.{index}={metric!r}: is given twice"
+    for axis in sweep.variants:
+        if axis in (*FIXED_COLUMNS, *sweep.metrics):
+            yield f"variants.{axis}: points.csv has a column of this name already; choose another"
+    for name in sweep.derive:
+        if name in (*FIXED_COLUMNS, *sweep.axes, *sweep.metrics) or "`" in name:
+            yield f"derive.{name}: points.csv has a column of this name already, or it has a backtick; choose another"
+
+
+def _unknown_values(sweep: Sweep) -> Iterator[str]:
+    """Names of axes and of their values in ``exclude`` and ``names``; values of the quick form are known, too."""
+    stated: list[tuple[str, Mapping[str, Iterable[Any]]]] = [
+        (f"exclude.{index}", {axis: v if isinstance(v, list) else [v] for axis, v in entry.items()})
+        for index, entry in enumerate(sweep.exclude)
+    ]
+    for where, entry in (*stated, ("names", sweep.names)):
+        for axis, values in entry.items():
+            if axis not in sweep.axes:
+                yield f"{where}.{axis}: no such axis; {suggestion(axis, sweep.axes)}"
+                continue
+            known = [value_key(value) for value in (*sweep.values(axis), *sweep.quick_form().values(axis))]
+            for value in values:
+                if value_key(value) not in known:
+                    yield f"{where}.{axis}={value!r}: no such value of the axis; {suggestion(str(value), set(known))}"
+
+
+def _bad_expressions(sweep: Sweep) -> Iterator[str]:
+    known = [*sweep.axes, *sweep.metrics]
+    for name, expression in sweep.derive.items():
+        problem = expression_problem(expression, known)
+        if problem:
+            yield f"derive.{name}={expression!r}: {problem}"
+        known.append(name)
+
+
+def _unknown_columns(sweep: Sweep) -> Iterator[str]:
+    columns = [*sweep.axes, *sweep.columns]
+    for column in sweep.labels:
+        if column not in columns:
+            yield f"labels.{column}: no such column; {suggestion(column, columns)}"
+    for index, table in enumerate(sweep.tables):
+        for key, axes in (("rows", table.rows), ("columns", [table.columns])):
+            for axis in axes:
+                if axis not in sweep.axes:
+                    yield f"tables.{index}.{key}={axis!r}: no such axis; {suggestion(axis, sweep.axes)}"
+        if table.value not in sweep.columns:
+            yield f"tables.{index}.value={table.value!r}: no such column; {suggestion(table.value, sweep.columns)}"
+
+
+def _incomplete_tables(sweep: Sweep) -> Iterator[str]:
+    """A cell must stand for one point: every axis with several values heads rows or columns."""
+    for index, table in enumerate(sweep.tables):
+        heads = [*table.rows, table.columns]
+        if len(set(heads)) < len(heads):
+            yield f"tables.{index}: an axis is given twice in rows and columns"
+        for axis in sweep.axes:
+            several = len({value_key(value) for value in sweep.values(axis)}) > 1
+            if several and axis not in heads:
+                yield f"tables.{index}: {axis} has several values, and is in neither rows nor columns; add it to rows"
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of the leaves of a tree."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

@@ -1,0 +1,63 @@
+"""Pivot tables of a sweep's results, in Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Real
+from typing import Any
+
+import pandas as pd
+
+from neupims_sim.sweeps.definition import Sweep, TableSettings
+from neupims_sim.sweeps.labels import Label
+
+MISSING = "–"
+"""In the cell of a point that is excluded or lacks the number."""
+
+
+def to_markdown(sweep: Sweep, table: pd.DataFrame) -> str:
+    """Every table of the sweep file, in order; ``table`` is what `neupims_sim.sweeps.store` describes."""
+    return "\n\n".join(_pivot(sweep, settings, table) for settings in sweep.tables)
+
+
+def format_cell(value: Any, shown: Label, decimals: int | None = None) -> str:
+    """A number of the table as people read it, a text as it is, "" if there is none."""
+    if not isinstance(value, Real):
+        return "" if value is None else str(value)
+    number = float(value) * shown.factor
+    return "" if math.isnan(number) else f"{number:,.{shown.decimals if decimals is None else decimals}f}"
+
+
+def _pivot(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
+    labels = sweep.shown_labels()
+    shown = labels.column(settings.value)
+    cells: dict[tuple[Any, ...], str] = {}
+    for row in table.to_dict("records"):
+        text = format_cell(row[settings.value], shown, settings.decimals) if row["status"] == "ok" else "failed"
+        cells[(*(row[axis] for axis in settings.rows), row[settings.columns])] = text or MISSING
+    rows = list(dict.fromkeys(key[:-1] for key in cells))
+    columns = list(dict.fromkeys(key[-1] for key in cells))
+    lines = [
+        [
+            *(labels.value(axis, value) for axis, value in zip(settings.rows, row, strict=True)),
+            *(cells.get((*row, column), MISSING) for column in columns),
+        ]
+        for row in rows
+    ]
+    head = [
+        *(str(labels.column(axis)) for axis in settings.rows),
+        *(labels.value(settings.columns, value) for value in columns),
+    ]
+    rule = ["---"] * len(settings.rows) + ["---:"] * len(columns)
+    unit = f"{shown.unit}; " if shown.unit not in settings.title else ""
+    title = f"**{settings.title}** ({unit}columns: {labels.column(settings.columns)})"
+    return "\n".join([title, "", *map(_line, [head, rule, *lines])])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(_escaped(cells))} |"
+
+
+def _escaped(cells: Iterable[str]) -> list[str]:
+    return [" ".join(cell.split()).replace("|", r"\|") for cell in cells]
