@@ -368,6 +368,40 @@ def test_tables_stand_between_the_markers_and_the_rest_of_the_page_stays(folder:
     )
 
 
+def test_values_side_by_side_with_their_ratio_to_one_row(folder: Path, file: Path, experiment: Any) -> None:
+    table = {"title": "Both", "rows": ["device", "workload.batch_size"], "value": ["cycles", "share"]}
+    edited(
+        file,
+        lambda tree: tree.update(tables=[table | {"relative_to": "pim"}], exclude=[{"workload.batch_size": 32}]),
+    )
+    experiment(folder)
+    page = (folder / "README.md").read_text()
+    assert "| Device | Requests | Cycles (million) | Share of pooling (%) |\n| --- | --- | ---: | ---: |\n" in page
+    assert "| NeuPIMs \\| dual | 8 | 0.008 (0.5×) | 0.0 |" in page  # 0 to 0 is no ratio
+    assert "| plain | 16 | 0.032 (1×) | 0.2 (1×) |\n| pim | 8 | 0.016 | 0.0 |\n| pim | 16 | 0.032 | 0.2 |\n" in page
+    assert "| NeuPIMs \\| dual | 16 | 0.016 (0.5×) | 0.5 (2×) |" in page
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"value": ["cycles", "share"]},
+            "tables.0.value: 2 values, and an axis across; keep one value, or drop columns",
+        ),
+        ({"relative_to": "pim"}, "tables.0.relative_to: only without columns"),
+        ({"columns": None, "rows": ["device", "workload.batch_size"], "relative_to": "pin"}, "no such value of device"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused_before_anything_runs(
+    folder: Path, file: Path, experiment: Any, change: dict[str, Any], message: str
+) -> None:
+    edited(file, lambda tree: tree["tables"][0].update(change))
+    code, _, err = experiment(folder, run_point=fake_that_must_not_run)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
+
+
 def test_same_inputs_give_the_same_bytes(folder: Path, experiment: Any) -> None:
     experiment(folder)
     first = contents(folder)

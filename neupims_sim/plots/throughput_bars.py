@@ -64,7 +64,7 @@ def throughput_bars(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     parts = list(table.groupby(further, sort=False)) if further else [((), table)]
 
     groups = list(table[x].unique())
-    columns = min(len(parts), PANELS_PER_ROW)
+    columns = 2 if len(parts) == 4 else min(len(parts), PANELS_PER_ROW)
     rows = -(-len(parts) // columns)
     names = [labels.value(x, value) for value in groups]
     room = max(

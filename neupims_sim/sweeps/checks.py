@@ -7,7 +7,7 @@ from typing import Any
 
 from neupims_sim.config.files import available
 from neupims_sim.errors import suggestion
-from neupims_sim.sweeps.definition import Sweep
+from neupims_sim.sweeps.definition import Sweep, TableSettings
 from neupims_sim.sweeps.derivation import expression_problem
 from neupims_sim.sweeps.labels import value_key
 
@@ -103,24 +103,39 @@ def _unknown_columns(sweep: Sweep) -> Iterator[str]:
         if column not in columns:
             yield f"labels.{column}: no such column; {suggestion(column, columns)}"
     for index, table in enumerate(sweep.tables):
-        for key, axes in (("rows", table.rows), ("columns", [table.columns])):
+        for key, axes in (("rows", table.rows), ("columns", _column_axes(table))):
             for axis in axes:
                 if axis not in sweep.axes:
                     yield f"tables.{index}.{key}={axis!r}: no such axis; {suggestion(axis, sweep.axes)}"
-        if table.value not in sweep.columns:
-            yield f"tables.{index}.value={table.value!r}: no such column; {suggestion(table.value, sweep.columns)}"
+        for value in table.value:
+            if value not in sweep.columns:
+                yield f"tables.{index}.value={value!r}: no such column; {suggestion(value, sweep.columns)}"
+        if table.columns is not None and len(table.value) > 1:
+            yield f"tables.{index}.value: {len(table.value)} values, and an axis across; keep one value, or drop columns"
+        if table.relative_to is not None:
+            axis = table.rows[0]
+            known = [str(value) for value in sweep.values(axis)] if axis in sweep.axes else []
+            if table.columns is not None:
+                yield f"tables.{index}.relative_to: only without columns"
+            elif str(table.relative_to) not in known:
+                near = suggestion(str(table.relative_to), known)
+                yield f"tables.{index}.relative_to={table.relative_to!r}: no such value of {axis}; {near}"
 
 
 def _incomplete_tables(sweep: Sweep) -> Iterator[str]:
     """A cell must stand for one point: every axis with several values heads rows or columns."""
     for index, table in enumerate(sweep.tables):
-        heads = [*table.rows, table.columns]
+        heads = [*table.rows, *_column_axes(table)]
         if len(set(heads)) < len(heads):
             yield f"tables.{index}: an axis is given twice in rows and columns"
         for axis in sweep.axes:
             several = len({value_key(value) for value in sweep.values(axis)}) > 1
             if several and axis not in heads:
                 yield f"tables.{index}: {axis} has several values, and is in neither rows nor columns; add it to rows"
+
+
+def _column_axes(table: TableSettings) -> list[str]:
+    return [] if table.columns is None else [table.columns]
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -39,10 +39,13 @@ class TableSettings(_Part):
     title: Text
     rows: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
     """Axes whose values head the rows."""
-    columns: str
-    """The axis whose values head the columns."""
-    value: str
-    """The column of ``points.csv`` that is shown."""
+    columns: str | None = None
+    """The axis whose values head the columns; without one each value has a column of its own."""
+    value: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+    """The column of ``points.csv`` that is shown; several where no axis heads the columns."""
+    relative_to: Any = None
+    """A value of the first axis in ``rows``: beside the others' numbers stands their ratio to its (of the same other axes).
+    Without ``columns`` only."""
     decimals: Annotated[int, Field(ge=0)] | None = None
     """Those of the column's label unless given."""
 

@@ -30,28 +30,56 @@ def format_cell(value: Any, shown: Label, decimals: int | None = None) -> str:
 
 
 def _pivot(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
-    labels = sweep.shown_labels()
-    shown = labels.column(settings.value)
+    """One value with an axis across, or several side by side."""
+    if settings.columns is None:
+        return _list(sweep, settings, table)
+    labels, (value,) = sweep.shown_labels(), settings.value
+    shown = labels.column(value)
     cells: dict[tuple[Any, ...], str] = {}
     for row in table.to_dict("records"):
-        text = format_cell(row[settings.value], shown, settings.decimals) if row["status"] == "ok" else "failed"
+        text = format_cell(row[value], shown, settings.decimals) if row["status"] == "ok" else "failed"
         cells[(*(row[axis] for axis in settings.rows), row[settings.columns])] = text or MISSING
     rows = list(dict.fromkeys(key[:-1] for key in cells))
     columns = list(dict.fromkeys(key[-1] for key in cells))
     lines = [
-        [
-            *(labels.value(axis, value) for axis, value in zip(settings.rows, row, strict=True)),
-            *(cells.get((*row, column), MISSING) for column in columns),
-        ]
-        for row in rows
+        [*_heads(sweep, settings, row), *(cells.get((*row, column), MISSING) for column in columns)] for row in rows
     ]
-    head = [
-        *(str(labels.column(axis)) for axis in settings.rows),
-        *(labels.value(settings.columns, value) for value in columns),
-    ]
-    rule = ["---"] * len(settings.rows) + ["---:"] * len(columns)
+    heads = [labels.value(settings.columns, column) for column in columns]
     unit = f"{shown.unit}; " if shown.unit not in settings.title else ""
     title = f"**{settings.title}** ({unit}columns: {labels.column(settings.columns)})"
+    return _table(sweep, settings, title, heads, lines)
+
+
+def _list(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
+    labels = [sweep.shown_labels().column(value) for value in settings.value]
+    records = table.to_dict("records")
+    first, *others = settings.rows
+    bases = {tuple(row[axis] for axis in others): row for row in records if row[first] == settings.relative_to}
+    lines = []
+    for row in records:
+        base, cells = bases.get(tuple(row[axis] for axis in others)), []
+        for value, shown in zip(settings.value, labels, strict=True):
+            text = format_cell(row[value], shown, settings.decimals) if row["status"] == "ok" else "failed"
+            ratio = row[value] / base[value] if base is not None and base is not row and base[value] else math.nan
+            cells.append((text or MISSING) + ("" if math.isnan(ratio) else f" ({_times(ratio)}×)"))
+        lines.append([*_heads(sweep, settings, [row[axis] for axis in settings.rows]), *cells])
+    return _table(sweep, settings, f"**{settings.title}**", [str(shown) for shown in labels], lines)
+
+
+def _times(ratio: float) -> str:
+    """Three digits, or all of those before the point."""
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
+
+
+def _heads(sweep: Sweep, settings: TableSettings, values: Iterable[Any]) -> list[str]:
+    labels = sweep.shown_labels()
+    return [labels.value(axis, value) for axis, value in zip(settings.rows, values, strict=True)]
+
+
+def _table(sweep: Sweep, settings: TableSettings, title: str, heads: list[str], lines: list[list[str]]) -> str:
+    labels = sweep.shown_labels()
+    head = [*(str(labels.column(axis)) for axis in settings.rows), *heads]
+    rule = ["---"] * len(settings.rows) + ["---:"] * len(heads)
     return "\n".join([title, "", *map(_line, [head, rule, *lines])])
 
 
