@@ -41,7 +41,7 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Simulate one iteration of a batch, print the result, and write a run directory.
+    """Simulate a decode iteration, an inference, a batch of queries or a trace, print the result, and write a run directory.
 
     The directory holds config.yaml (resolved), result.json, operators.csv and provenance.json. Exit code 1 if the
     simulation cannot make progress.
@@ -114,6 +114,7 @@ def _subject(config: Config) -> str:
 
 def _print_result(config: Config, result: Result) -> None:
     run, block = _WORDS.get(config.workload.kind, ("trace", "trace"))
+    repeated = "layers" if config.workload.kind == "llm" else "repetitions"
     stages = [(f"stage {name}", cycles, "cycles") for name, cycles in result.stages.items()]
     shares = [(f"utilization {name}", 100 * share, "%") for name, share in result.utilization.items()]
     traffic = [(f"traffic {name}", size / 1e6, f"MB per {block}") for name, size in result.traffic_bytes.items()]
@@ -143,6 +144,6 @@ def _print_result(config: Config, result: Result) -> None:
     rows += [(f"operator {name}", cycles, "cycles") for name, cycles in slowest]
     title = (
         f"{config.system}: {_subject(config)}, batch {result.batch_size}, preset {config.preset}, interleaving "
-        f"{result.interleaving}, {result.simulated_layers} of {result.layers} layers simulated"
+        f"{result.interleaving}, {result.simulated_layers} of {result.layers} {repeated} simulated"
     )
     print_table(("metric", "value", "unit"), rows, title)

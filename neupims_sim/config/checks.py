@@ -44,12 +44,20 @@ def violations(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
                 f"{key}='pim', but memory {config.memory.name!r} has no PIM (memory.row_buffers='none'); "
                 f"allowed: {other}, or a memory whose row_buffers are single or dual",
             )
-    if config.attention_on == "npu" and config.scheduling.interleaving not in ("off", "auto"):
-        yield (
-            ("scheduling", "interleaving"),
-            f"scheduling.interleaving={config.scheduling.interleaving!r} needs attention_on='pim'; "
-            "allowed with attention_on='npu': off, auto",
-        )
+    if config.scheduling.interleaving not in ("off", "auto"):
+        where = f"scheduling.interleaving={config.scheduling.interleaving!r}"
+        key = "search_on" if isinstance(config.workload, RetrievalConfig) else "attention_on"
+        unit = search_unit(config) if key == "search_on" else config.attention_on
+        if not isinstance(config.workload, WorkloadConfig | RetrievalConfig):
+            yield (
+                ("scheduling", "interleaving"),
+                f"{where}: workload kind {config.workload.kind} goes in one piece; allowed: off, auto",
+            )
+        elif unit == "npu":
+            yield (
+                ("scheduling", "interleaving"),
+                f"{where} needs {key}='pim'; allowed with {key}='npu': off, auto",
+            )
 
 
 _FAMILIES: dict[str, tuple[str, ...]] = {
@@ -72,7 +80,7 @@ def _pairing_violations(config: Config) -> Iterator[tuple[tuple[str | int, ...],
             f"model={model.name!r} is a {model.family}; workload {workload.name!r} (kind {workload.kind}) runs "
             f"{' or '.join(families)}: {', '.join(names)}",
         )
-    if families and runs_model and not isinstance(workload, WorkloadConfig):
+    if not isinstance(workload, WorkloadConfig):
         for key in ("tensor", "pipeline"):
             if getattr(config.parallel, key) > 1:
                 yield (
@@ -80,11 +88,26 @@ def _pairing_violations(config: Config) -> Iterator[tuple[tuple[str | int, ...],
                     f"parallel.{key}={getattr(config.parallel, key)} divides language models only; "
                     f"allowed for workload kind {workload.kind}: 1",
                 )
-    if config.pooling_on == "pim" and getattr(workload, "pooling", "cls") in ("cls", "max"):
+    if config.pooling_on == "pim" and workload.kind not in ("images", "trace"):
         yield (
             ("pooling_on",),
-            f"pooling_on='pim' sums over tokens; workload.pooling={getattr(workload, 'pooling', 'cls')!r} does not; "
-            "allowed: average, gem, ggem",
+            f"pooling_on='pim' is for workloads of kind images and trace, not {workload.kind}; allowed: vector",
+        )
+    elif config.pooling_on == "pim" and isinstance(workload, ImagesConfig):
+        if model.family != "vit":
+            yield (
+                ("pooling_on",),
+                f"pooling_on='pim' sums over the tokens of a vit; {model.name} is a {model.family}; allowed: vector",
+            )
+        elif workload.pooling in ("cls", "max"):
+            yield (
+                ("pooling_on",),
+                f"pooling_on='pim' sums over tokens; workload.pooling={workload.pooling!r} does not; allowed: average, gem, ggem",
+            )
+    if model.family == "resnet" and isinstance(workload, ImagesConfig) and workload.pooling != "cls":
+        yield (
+            ("workload", "pooling"),
+            f"workload.pooling={workload.pooling!r} is for a vit; {model.name} has a pooling of its own",
         )
 
 
@@ -166,11 +189,16 @@ def _llm_violations(
     if workload.requests is not None and not Path(workload.requests).is_file():
         yield ("workload", "requests"), f"workload.requests={workload.requests!r}: no such file"
     if workload.background is not None:
-        unknown = search_unit(config)
-        if unknown != "pim":
+        if search_unit(config) != "pim":
             yield (
                 ("workload", "background"),
                 "workload.background: searches beside other work run in PIM only; allowed: search_on='pim'",
+            )
+        elif config.memory.pim.device_serial_issue:
+            yield (
+                ("workload", "background"),
+                "workload.background: memory.pim.device_serial_issue=True lets a query through as one piece, beside which nothing "
+                "else would ever run; allowed: False",
             )
 
 

@@ -101,6 +101,8 @@ def load_config(path_or_stem: str | Path, overrides: Sequence[str] | Mapping[str
     for section in NAMED_SECTIONS:
         layers = _resolve_section(layers, section, preset, default_name=path.stem)
     layers += _located_files(layers)
+    if _merged(layers).get("workload", {}).get("kind", "llm") != "llm":  # what a language model suggests is for itself
+        layers = [_without(layer, "parallel") if layer.rank == "named" else layer for layer in layers]
 
     tree = _merged(layers)
     for section in _TAGS:

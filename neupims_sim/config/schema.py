@@ -291,12 +291,17 @@ class NpuConfig(Section):
     """Partial sums, all arrays together."""
     accumulator_element_bytes: PositiveInt = 4
     """Partial sums are kept in fp32."""
-    element_bytes: PositiveInt = 2
-    """fp16."""
+    element_bytes: Literal[1, 2, 4] = 2
+    """Of weights and activations: fp8, fp16 or fp32."""
     energy: NpuEnergyConfig = NpuEnergyConfig()
     double_buffered: bool = True
     dma_transfer_latency_cycles: NonNegativeInt = 0
     """Fixed cost of starting a DMA transfer, cycles."""
+
+    @property
+    def dtype(self) -> str:
+        """The trace's name of the number format."""
+        return {1: "float8", 2: "float16", 4: "float32"}[self.element_bytes]
 
 
 class MappingConfig(Section):
@@ -327,8 +332,8 @@ class SimulationConfig(Section):
     """How a run is carried out."""
 
     layers: PositiveInt = 2
-    """Of identical layers, how many are simulated in full; the last of them stands for those that are not. In retrieval:
-    of identical steps (batches of queries)."""
+    """Of identical layers, how many are simulated in full; the mean of these but the first stands for those that are not. In
+    retrieval: of identical steps (batches of queries)."""
     queries: PositiveInt = 4
     """Of the queries that PIM searches one after the other, how many are simulated in full."""
     watchdog_cycles: PositiveInt = 100_000_000

@@ -44,7 +44,7 @@ def allocate(lifetimes: Iterable[Lifetime], alignment: int) -> Allocation:
 
 
 def lifetimes(operators: Sequence[Operator]) -> list[Lifetime]:
-    """Of all activations and caches. What nobody produces lives from the start, what nobody reads to the end."""
+    """Of all activations. What nobody produces lives from the start, what nobody reads to the end."""
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     views: dict[str, dict[str, int]] = {}
@@ -61,7 +61,7 @@ def lifetimes(operators: Sequence[Operator]) -> list[Lifetime]:
 
 
 def _data(tensors: Iterable[Tensor]) -> list[Tensor]:
-    return [tensor for tensor in tensors if tensor.role in ("activation", "kv_cache")]
+    return [tensor for tensor in tensors if tensor.role == "activation"]
 
 
 def _size(name: str, views: Mapping[str, int]) -> int:

@@ -71,6 +71,7 @@ class Placement:
         region_end = self.linear_rows
         for name, rows in (row_regions or {}).items():
             self._regions[name] = region_end
+            self._addresses.setdefault(name, region_end * alignment * organization.banks)
             region_end += rows
         self._region_rows = region_end - self.linear_rows
         if row_regions:
@@ -131,7 +132,7 @@ class Placement:
         )
 
     def address(self, tensor: str) -> int:
-        """Linear address of the first byte of ``tensor``; a multiple of channels x row_bytes."""
+        """Linear address of the first byte of ``tensor``, or of a row region; a multiple of channels x row_bytes."""
         return self._addresses[tensor]
 
     def first_row(self, region: str) -> int:
@@ -164,6 +165,6 @@ def _check_mapping(organization: Organization) -> None:
     mapping = organization.address_mapping
     if not (mapping.startswith("ro") and mapping.endswith("co")):
         raise InputError(
-            f"organization.address_mapping={mapping!r}: attention on PIM needs 'ro' first, so that weights and PIM "
+            f"organization.address_mapping={mapping!r}: PIM needs 'ro' first, so that weights and PIM "
             "data share no row, and 'co' last, so that an operand vector is contiguous in its row"
         )

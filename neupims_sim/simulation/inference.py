@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -39,9 +40,14 @@ class Segment:
         """Whether every repetition has weights of its own, as layers do."""
         return not any(operator.attrs.get("shared_weights", False) for operator in self.operators)
 
-    def weights(self) -> dict[str, int]:
-        """Bytes of each weight of one layer."""
-        return {t.name: t.bytes for operator in self.operators for t in operator.inputs if t.role == "weight"}
+    def own(self) -> dict[str, int]:
+        """Bytes of each weight, and of each cache of keys or values, of one layer."""
+        views: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for operator in self.operators:
+            for tensor in (*operator.inputs, *operator.outputs):
+                if tensor.role in ("weight", "kv_cache"):
+                    views[_own_name(tensor)][tensor.name] = tensor.bytes
+        return {name: sum(sizes.values()) for name, sizes in views.items()}
 
 
 def segments(operators: Sequence[Operator], layers: int, alone: Callable[[Operator], bool]) -> list[Segment]:
@@ -78,31 +84,31 @@ class TraceOnNpu:
         organization = config.memory.organization
         self.activations: Allocation = allocate(lifetimes(operators), organization.channels * organization.row_bytes)
         self._operators = operators
-        self._copies = {
-            name: segment.simulated if segment.own_weights else 1
-            for segment in self.segments
-            for name in segment.weights()
-        }
+        self._copies: dict[str, int] = {}
+        self._left_out: dict[str, int] = {}
+        for segment in self.segments:
+            for name, size in segment.own().items():
+                copies, more = (
+                    (segment.simulated, segment.repeat - segment.simulated) if segment.own_weights else (1, 0)
+                )
+                self._copies[name] = max(copies, self._copies.get(name, 0))
+                self._left_out[name] = max(more * size, self._left_out.get(name, 0))
         self._config = config
         self._index = index
         self._on_pim = on_pim
 
     def tensors(self) -> dict[str, int]:
-        """Bytes of everything that needs an address, by name: weights of each simulated layer, state, and one region of activations."""
+        """Bytes of everything that needs an address, by name: what each simulated layer owns, state, and one region of activations."""
         sizes: dict[str, int] = {}
         for segment in self.segments:
-            for name, size in segment.weights().items():
+            for name, size in segment.own().items():
                 sizes |= {f"{copy}.{name}": size for copy in range(self._copies[name])}
         sizes |= {t.name: t.bytes for operator in self._operators for t in operator.inputs if t.role == "state"}
         return sizes | {f"activations of {self._index}": max(1, self.activations.size_bytes)}
 
     def reserved_bytes(self) -> int:
-        """Weights of the layers that are not simulated."""
-        return sum(
-            (segment.repeat - segment.simulated) * sum(segment.weights().values())
-            for segment in self.segments
-            if segment.own_weights
-        )
+        """Weights and caches of the layers that are not simulated."""
+        return sum(self._left_out.values())
 
     def parts(
         self, device: Device, placement: Placement, elsewhere: Callable[[Operator, OperatorRunner], Part] | None = None
@@ -152,11 +158,17 @@ class TraceOnNpu:
         return frozenset(name for name in written if name in read_outside or name not in read_inside)
 
     def _address(self, placement: Placement, tensor: Tensor, layer: int) -> int:
-        if tensor.role == "weight":
-            return placement.address(f"{layer % self._copies[tensor.name]}.{tensor.name}")
+        if tensor.role in ("weight", "kv_cache"):
+            name = _own_name(tensor)
+            return placement.address(f"{layer % self._copies[name]}.{name}")
         if tensor.role == "state":
             return placement.address(tensor.name)
         return placement.address(f"activations of {self._index}") + self.activations.offsets[tensor.whole]
+
+
+def _own_name(tensor: Tensor) -> str:
+    """What a layer owns is known by: a weight by its name, all views of a cache by that of the whole."""
+    return tensor.name if tensor.role == "weight" else tensor.whole
 
 
 def simulate_images(device: Device) -> Outcome:
@@ -167,11 +179,17 @@ def simulate_images(device: Device) -> Outcome:
     size, batch, head = workload.image_size, workload.batch_size, workload.head
     if isinstance(model, VitConfig):
         trace = generate_vit(
-            model, image_size=size, batch=batch, pooling=workload.pooling, groups=workload.groups, head=head
+            model,
+            image_size=size,
+            batch=batch,
+            pooling=workload.pooling,
+            groups=workload.groups,
+            head=head,
+            dtype=config.npu.dtype,
         )
     else:
         assert isinstance(model, ResnetConfig)
-        trace = generate_resnet(model, image_size=size, batch=batch, head=head)
+        trace = generate_resnet(model, image_size=size, batch=batch, head=head, dtype=config.npu.dtype)
     return _simulate_trace(device, trace, "images")
 
 
@@ -194,6 +212,8 @@ def _simulate_trace(device: Device, trace: Trace, item: str) -> Outcome:
         images = PimPooling(device, pooling, placement, trace.header.batch)
         (parts,) = on_npu.parts(device, placement, images.part)
     done = run_extrapolated(device, parts)
+    if not done.total.cycle:
+        raise InputError(f"{trace.header.model}: the trace has nothing to do: no operator takes any time")
     layers = sum(part.repeat for part in parts)
     return Outcome(
         total=done.total,
@@ -211,15 +231,17 @@ def _simulate_trace(device: Device, trace: Trace, item: str) -> Outcome:
 
 
 def _is_pooling(operator: Operator) -> bool:
-    return operator.op in ("average_pool", "group_gem")
+    """Whether an operator sums over tokens [batch, tokens, channels]."""
+    return operator.op in ("average_pool", "group_gem") and len(operator.inputs[0].shape) == 3
 
 
 def _pim_pooling_layout(config: Config, trace: Trace) -> PoolingLayout | None:
-    """How tokens lie in the banks, where they are pooled there."""
+    """How tokens lie in the banks, where they are pooled there. Raises InputError unless the trace pools tokens of one shape."""
     if config.pooling_on != "pim":
         return None
-    pooling = [operator for operator in trace.operators if _is_pooling(operator)]
-    if not pooling:
-        raise InputError("pooling_on='pim': the trace pools no tokens; allowed: vector")
-    _, tokens, channels = pooling[0].inputs[0].shape
+    shapes = {operator.inputs[0].shape for operator in trace.operators if _is_pooling(operator)}
+    if len(shapes) != 1:
+        found = "no tokens" if not shapes else f"tokens of {len(shapes)} shapes"
+        raise InputError(f"pooling_on='pim': the trace pools {found}; needed: one shape [batch, tokens, channels]")
+    _, tokens, channels = shapes.pop()
     return PoolingLayout.on(config.memory, tokens, channels, config.npu.element_bytes)

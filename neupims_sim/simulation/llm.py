@@ -163,7 +163,9 @@ def _prepare(
 
 
 def _trace(config: Config, model: ModelConfig, contexts: Int64Array) -> Trace:
-    return generate_llm(model, contexts, tensor_parallel=config.parallel.tensor, seed=config.seed)
+    return generate_llm(
+        model, contexts, tensor_parallel=config.parallel.tensor, seed=config.seed, dtype=config.npu.dtype
+    )
 
 
 def _loads(config: Config, layout: AttentionLayout, contexts: Int64Array) -> npt.NDArray[np.float64]:

@@ -100,7 +100,8 @@ class OperatorRunner:
             yield from self.vector(work, ready)
             unit = "vector units" if work.cycles else "DMA"
         macs = work_macs(work)
-        self.device.seen.npu_macs += macs
+        if not isinstance(work, VectorWork):
+            self.device.seen.npu_macs += macs
         start = max((cast(int, process.value) for process in dependencies), default=asked)
         name = "attention" if isinstance(work, AttentionWork) else work.operator.name
         self.record(layer, name, unit, start, macs, work.operator.request, work.operator.id)

@@ -27,12 +27,14 @@ class Outcome:
     batch_size: int
     interleaving: str
     layers: int
-    """Of the device; 1 where nothing repeats."""
+    """Of the device; repetitions of all parts for other workloads than decoding."""
     simulated_layers: int
     simulated_cycles: int
     latency_cycles: int
     """From the start of the work on an item (on the batch that it is in) to its end."""
     mean_context_tokens: float | None = None
+    stages: Mapping[str, int] | None = None
+    """Lengths, where those of the simulation are not those of the run."""
     operator_cycles: Mapping[str, int] = field(default_factory=dict)
     background: Mapping[str, float | None] = field(default_factory=dict)
 

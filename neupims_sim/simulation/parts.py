@@ -1,4 +1,4 @@
-"""Work in parts, one after the other, each so many alike repetitions: some are simulated, the last of them stand for the rest."""
+"""Work in parts, one after the other, each so many alike repetitions: some are simulated and stand for the rest."""
 
 from __future__ import annotations
 

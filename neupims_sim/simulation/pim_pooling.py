@@ -45,22 +45,26 @@ class PimPooling:
         device, env = self.device, self.device.env
         start, macs = device.now, 0
         channels = list(_spread(self.images, device.config.memory.organization.channels))
-        yield env.all_of([env.process(self._channel(operator, runner, *share)) for share in channels])
+        first, working = 0, []
+        for channel, images in channels:
+            working.append(env.process(self._channel(operator, runner, channel, first, images)))
+            first += images
+        yield env.all_of(working)
         for _, images in channels:
             macs += device.count_pim_macs(self.layout.counts(images).dots)
         pooled = operator.outputs[0]
         yield device.npu.transfer(WRITE, *runner.region(pooled).take(pooled.bytes), operator.name)
         runner.record(repetition, operator.name, "PIM", start, macs, operator=operator.id)
 
-    def _channel(self, operator: Operator, runner: OperatorRunner, channel: int, images: int) -> Process:
-        """The images of one channel: powers, tokens to the banks, sums in PIM, roots."""
+    def _channel(self, operator: Operator, runner: OperatorRunner, channel: int, first: int, images: int) -> Process:
+        """The images of one channel, from number ``first`` on: powers, tokens to the banks, sums in PIM, roots."""
         device, layout, tokens = self.device, self.layout, operator.inputs[0]
         elements, results = images * layout.tokens * layout.channels, images * layout.channels
         powers = {"compare": elements, "pow": elements} if operator.op == "group_gem" else {}
         roots = {"add": (layout.segments - 1) * results} | ({"pow": results} if powers else {})
-        source = runner.region(tokens)
-        size = images * tokens.bytes // tokens.shape[0]
-        yield from self._vector(operator, powers, [(source, size)])
+        each = tokens.bytes // tokens.shape[0]
+        source = Region(runner.region(tokens).address + first * each, images * each)
+        yield from self._vector(operator, powers, [(source, images * each)])
         row, factors = self.placement.first_row("tokens"), self.placement.first_row("pooling factors")
         yield device.env.all_of(
             [

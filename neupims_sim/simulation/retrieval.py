@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from neupims_sim.config import Config, ModelConfig, RetrievalConfig
@@ -36,6 +37,8 @@ def simulate_retrieval(device: Device) -> Outcome:
     index = SearchIndex.of(config, workload) if on_pim else None
     tensors = {name: size for stream in streams for name, size in stream.tensors().items()}
     rows = {} if index is None else index.rows(IN_FLIGHT * count)
+    if index is not None:
+        tensors.pop("database", None)  # the NPU, too, reads the vectors in the rows where PIM finds them
     placement = Placement(config.memory.organization, tensors, streams[0].reserved_bytes(), row_regions=rows)
     runs = [
         QueryStream.of(device, stream, number, placement, index, workload.queries)
@@ -58,7 +61,7 @@ def simulate_retrieval(device: Device) -> Outcome:
         layers=1,
         simulated_layers=1,
         simulated_cycles=device.now,
-        latency_cycles=_latency(device, steps),
+        latency_cycles=_latency(device, count - 1, steps),
     )
 
 
@@ -106,15 +109,17 @@ class QueryStream:
 
 
 def _one_batch(device: Device, stream: QueryStream, workload: RetrievalConfig) -> Outcome:
-    recorder = RunRecorder(device)
-    stages = [(name, run_extrapolated(device, parts)) for name, parts in zip("ABE", stream.phases, strict=True)]
+    stages = []
+    for name, phase in zip("ABE", stream.phases, strict=True):
+        start = device.now
+        stages.append((name, run_extrapolated(device, phase)))
+        device.seen.stages.append((name, start, device.now))
     total = device.totals()
     total = total.since(total)
-    cycles: dict[str, int] = {}
-    for name, done in stages:
-        recorder.stage(name, 0, round(done.total.cycle))
+    cycles: Counter[str] = Counter()
+    for _, done in stages:
         total += done.total
-        cycles |= done.operator_cycles
+        cycles.update(done.operator_cycles)
     parts = [part for phase in stream.phases for part in phase]
     return Outcome(
         total=total,
@@ -127,6 +132,7 @@ def _one_batch(device: Device, stream: QueryStream, workload: RetrievalConfig) -
         simulated_layers=sum(part.simulated for part in parts),
         simulated_cycles=device.now,
         latency_cycles=round(total.cycle),
+        stages={name: round(done.total.cycle) for name, done in stages},
         operator_cycles=cycles,
     )
 
@@ -143,6 +149,7 @@ def _trace(config: Config, workload: RetrievalConfig) -> Trace:
         extract=extractor,
         image_size=workload.image_size,
         pooling=workload.pooling,
+        dtype=config.npu.dtype,
     )
 
 
@@ -163,8 +170,8 @@ def _interleaving(config: Config, workload: RetrievalConfig) -> str:
     return "lockstep" if overlaps else "off"
 
 
-def _latency(device: Device, steps: int) -> int:
+def _latency(device: Device, stream: int, steps: int) -> int:
     """Cycles of a batch from the start of its extraction to the end of its ranking: of the last that overlaps on both sides."""
     step = max(0, steps - 2)
-    records = [record for record in device.seen.phases if record.layer == step and record.sub_batch == 1]
+    records = [record for record in device.seen.phases if record.layer == step and record.sub_batch == stream]
     return max(record.end_cycle for record in records) - min(record.start_cycle for record in records)

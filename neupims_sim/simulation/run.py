@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from neupims_sim.config import Config, config_hash
 from neupims_sim.simulation.device import Device
@@ -60,7 +60,7 @@ def _result(device: Device, outcome: Outcome) -> Result:
         average_power_w=sum(energy.values()) / seconds if energy else None,
         memory_power_w_per_channel=_memory_power(energy, seconds, config.memory.organization.channels),
         block_cycles=round(block.cycle),
-        stages={name: stop - start for name, start, stop in seen.stages},  # the last of its kind: steady state
+        stages=_stages(seen.stages) if outcome.stages is None else outcome.stages,
         operator_cycles=outcome.operator_cycles,
         background=outcome.background,
         interleaving=outcome.interleaving,
@@ -71,6 +71,11 @@ def _result(device: Device, outcome: Outcome) -> Result:
         config_hash=config_hash(config),
         observations=seen,
     )
+
+
+def _stages(stages: Sequence[tuple[str, int, int]]) -> dict[str, int]:
+    """Length of the last stage of each name: the steady state."""
+    return {name: stop - start for name, start, stop in stages}
 
 
 def _memory_power(energy: Mapping[str, float], seconds: float, channels: int) -> float | None:

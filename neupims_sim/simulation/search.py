@@ -52,6 +52,7 @@ class PimSearch:
     ----------
     slot: number of this stream's first query among those that have rows in memory (``SearchIndex.rows``).
     turn: where it stands among others who want PIM (``PimTurns``).
+    name: of what it writes down.
     ahead: programs that a channel is given at a time; with 1 others can always come in between.
     """
 
@@ -65,6 +66,7 @@ class PimSearch:
         slot: int = 0,
         turn: int = 0,
         ahead: int = IN_FLIGHT,
+        name: str = "search",
     ) -> None:
         self._device = device
         self._layout = index.layout
@@ -77,6 +79,8 @@ class PimSearch:
         self._ahead = 1 if device.config.memory.pim.device_serial_issue else ahead
         self._runner = OperatorRunner(device, stream, lambda tensor, layer: 0)
         self._compiled: dict[tuple[int, int], list[PimProgram]] = {}
+        self._name = name
+        self._searched = self._last_end = 0
         self.progress: list[tuple[int, int]] = []
         """(cycle, dot-products) of every program that has ended."""
 
@@ -103,8 +107,14 @@ class PimSearch:
                     yield before
                 finished()
             start, row = self._device.now, self._query_row(query.number)
-            size = layout.counts(1, 1).vector_bytes
-            yield env.all_of([self._device.write_row(channel, row, size) for channel in self._vectors])
+            dot_bytes = layout.multipliers * layout.element_bytes
+            yield env.all_of(
+                [
+                    self._device.write_row(channel, row + chunk, layout.chunk_dots(chunk) * dot_bytes)
+                    for channel in self._vectors
+                    for chunk in range(layout.chunks)
+                ]
+            )
             if self._device.config.memory.pim.device_serial_issue:
                 whole = [(channel, self._programs(channel, query.number)[0]) for channel in self._vectors]
                 query.releases = serialized_releases(whole, self._device.now)
@@ -142,8 +152,10 @@ class PimSearch:
         yield from device.npu.vector("ranks", cycles, ready=device.env.event().succeed())
         query.channels_left -= 1
         if not query.channels_left:
-            macs = device.count_pim_macs(self.dots)
-            self._runner.record(query.number, "search", "PIM", cast(int, query.written.value), macs)
+            start = max(cast(int, query.written.value), self._last_end)
+            self._runner.record(self._searched, self._name, "PIM", start, device.count_pim_macs(self.dots))
+            self._searched += 1
+            self._last_end = device.now
             query.done.succeed()
 
     def _query_row(self, number: int) -> int:
@@ -184,7 +196,16 @@ class BackgroundSearch:
         self._latencies: list[tuple[int, int]] = []
         turn = -1 if config.turn == "first" else 1 << 30
         self._searches = [
-            PimSearch(device, index, placement, stream=number, slot=number * IN_FLIGHT, turn=turn, ahead=1)
+            PimSearch(
+                device,
+                index,
+                placement,
+                stream=number,
+                slot=number * IN_FLIGHT,
+                turn=turn,
+                ahead=1,
+                name="background search",
+            )
             for number in range(config.in_flight)
         ]
         for search in self._searches:

@@ -19,7 +19,6 @@ class Totals:
     cycle: float
     counters: Counters
     npu_macs: float
-    pim_macs: float
     vector_cycles: float
 
     def plus(self, first: Totals, last: Totals, times: float) -> Totals:
