@@ -161,18 +161,19 @@ class TraceOnNpu:
 
 def simulate_images(device: Device) -> Outcome:
     """One inference on a batch of images."""
-    config = device.config
+    return _simulate_trace(device, images_trace(device.config), "images")
+
+
+def images_trace(config: Config) -> Trace:
+    """The operators of an inference on the configured images."""
     model, workload = config.model, config.workload
     assert isinstance(workload, ImagesConfig)
     size, batch, head = workload.image_size, workload.batch_size, workload.head
     if isinstance(model, VitConfig):
-        trace = generate_vit(
-            model, image_size=size, batch=batch, pooling=workload.pooling, groups=workload.groups, head=head
-        )
-    else:
-        assert isinstance(model, ResnetConfig)
-        trace = generate_resnet(model, image_size=size, batch=batch, head=head)
-    return _simulate_trace(device, trace, "images")
+        pooling, groups = workload.pooling, workload.groups
+        return generate_vit(model, image_size=size, batch=batch, pooling=pooling, groups=groups, head=head)
+    assert isinstance(model, ResnetConfig)
+    return generate_resnet(model, image_size=size, batch=batch, head=head)
 
 
 def simulate_trace_file(device: Device) -> Outcome:
