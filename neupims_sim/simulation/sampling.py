@@ -30,7 +30,8 @@ def mean_result(results: Sequence[Result]) -> Result:
     first = results[0]
     if len(results) == 1:
         return first
-    names = [field.name for field in fields(Result) if field.name not in ("snapshots", "observations")]
+    others = ("snapshots", "throughput_ci95_per_s", "observations")
+    names = [field.name for field in fields(Result) if field.name not in others]
     means = {name: _mean([getattr(result, name) for result in results]) for name in names}
     rates = [result.throughput_per_s for result in results]
     half_width = student_t_975(len(rates) - 1) * stdev(rates) / math.sqrt(len(rates))
