@@ -1,4 +1,4 @@
-"""A pipeline of devices in steady state: what micro-batches of a decoding batch make of it."""
+"""A pipeline of devices in steady state, and what micro-batches make of it."""
 
 from __future__ import annotations
 
