@@ -119,7 +119,11 @@ def test_the_roofline_bounds_every_kernel(batch: int, context: int, faster: floa
 
 def test_weights_stay_on_the_device_once_per_layer() -> None:
     matrices, vectors = 12 * 4096**2, 9 * 4096 + 4 * 4096
-    assert resident_bytes(block().operators) == {"weights": 32 * 2 * (matrices + vectors), "state": 0}
+    assert resident_bytes(block().operators) == {
+        "weights": 32 * 2 * (matrices + vectors),
+        "K and V": 32 * 2 * 2 * 4096 * sum(CONTEXTS),
+        "state": 0,
+    }
 
 
 # --- runs ---
@@ -182,6 +186,16 @@ def test_weights_and_caches_beyond_the_memory_are_refused_with_the_numbers() -> 
     assert simulate(gpu_config("gpu_h100", **{"parallel.tensor": 4})).throughput_per_s > 0
 
 
+def test_every_stage_keeps_the_caches_of_all_micro_batches() -> None:
+    """512 contexts in 8 layers, 16 KiB per token and layer: about 20 GB, of which a micro-batch is a quarter."""
+    stages = {"parallel.tensor": 1, "parallel.pipeline": 4, "workload.batch_size": 512}
+    mean_context = simulate(gpu_config("gpu_h100", **stages)).mean_context_tokens
+    assert mean_context is not None
+    caches = int(512 * mean_context * 8 * 16 * 1024)
+    with pytest.raises(InputError, match="does not fit"):
+        simulate(gpu_config("gpu_h100", **stages, **{"gpu.capacity_bytes": caches}))
+
+
 @pytest.mark.parametrize(
     ("overrides", "item"),
     [
@@ -233,7 +247,7 @@ def test_npu_and_memory_say_nothing_on_a_gpu() -> None:
     def metrics(result: Result) -> dict[str, Any]:
         return result.to_json() | {"config_hash": ""}
 
-    one, other = (simulate(gpu_config(**extra)) for extra in ({}, {"memory": "hbm3", "preset": "asplos24"}))
+    one, other = (simulate(gpu_config(**extra)) for extra in ({}, {"memory": "hbm3", "npu.element_bytes": 1}))
     assert metrics(one) == metrics(other)
 
 
@@ -264,6 +278,8 @@ def test_the_command_line_runs_a_gpu(capsys: Captured, tmp_path: Path, monkeypat
     assert "95 % confidence, 3 snapshots" in out
     code, out, _ = run(capsys, "run", "gpu_a100", "--json", "--out", "here")
     assert (code, out) == (0, Path("here/result.json").read_text())
+    assert run(capsys, "run", "here/config.yaml", "--out", "there")[0] == 0
+    assert Path("there/result.json").read_text() == out
 
 
 # --- comparison with measurements ---

@@ -69,10 +69,10 @@ def _decode(config: Config, gpu: GpuConfig, workload: WorkloadConfig) -> Result:
     requests = micro_batch(whole, micro_batches(config))
     trace = generate_llm(model, requests.context_tokens, tensor_parallel=parallel.tensor, seed=config.seed)
     layers = model.layers // parallel.pipeline
-    cache = 2 * (model.kv_heads // parallel.tensor) * model.head_size * config.npu.element_bytes
-    tokens = int(whole.context_tokens.sum())
-    weights = resident_bytes(trace.operators)["weights"] // parallel.pipeline
-    check_capacity(gpu, {"weights": weights, f"K and V of {tokens} tokens": layers * tokens * cache})
+    needed = resident_bytes(trace.operators)
+    all_micro_batches = float(whole.context_tokens.sum() / requests.context_tokens.sum())
+    needed["K and V"] = round(needed["K and V"] * all_micro_batches)
+    check_capacity(gpu, {what: size // parallel.pipeline for what, size in needed.items()})
     layer = _timed(config, gpu, trace)
     hertz = config.clock_ghz * 1e9
     block_seconds = sum(timed.seconds for timed in layer)
@@ -82,7 +82,7 @@ def _decode(config: Config, gpu: GpuConfig, workload: WorkloadConfig) -> Result:
         micro_batches=micro_batches(config),
         stage_cycles=layers * block_seconds * hertz,
         link_cycles=layers * on_link * hertz,
-        transfer_cycles=transfer_cycles(config, model, len(requests.context_tokens)),
+        transfer_cycles=transfer_cycles(config, trace.operators[-1].outputs[0].bytes),
     )
     return _result(
         config,

@@ -68,12 +68,13 @@ def simulate_llm(device: Device) -> Outcome:
     first, last, steps = recorder.window(begin, simulated)
     total = end.plus(first, last, (layers - simulated) / steps)
     stage_cycles = end.cycle + round((layers - simulated) * ((last.cycle - first.cycle) / steps))
+    hidden_bytes = len(requests.context_tokens) * model.d_model * config.npu.element_bytes
     pipeline = Pipeline(
         stages=config.parallel.pipeline,
         micro_batches=micro_batches(config),
         stage_cycles=stage_cycles,
         link_cycles=total.link_cycles,
-        transfer_cycles=transfer_cycles(config, model, len(requests.context_tokens)),
+        transfer_cycles=transfer_cycles(config, hidden_bytes),
     )
     total = replace(total, cycle=pipeline.cycles_per_micro_batch)
     return Outcome(

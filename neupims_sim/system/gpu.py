@@ -15,7 +15,7 @@ from typing import Literal
 from neupims_sim.config import GpuConfig, LinkConfig
 from neupims_sim.errors import InputError
 from neupims_sim.system.link import all_reduce_seconds
-from neupims_sim.trace import Operator, Tensor, macs, read_bytes, write_bytes
+from neupims_sim.trace import Operator, Role, Tensor, macs, read_bytes, write_bytes
 
 KernelClass = Literal["gemm", "attention", "elementwise", "all_reduce"]
 _ATTENTION = ("attention_logits", "softmax", "attention_attend")
@@ -73,17 +73,14 @@ def kernel_seconds(kernel: Kernel, gpu: GpuConfig, link: LinkConfig) -> float:
 
 
 def resident_bytes(operators: Iterable[Operator]) -> dict[str, int]:
-    """Bytes that stay on the device, by what they are: weights of every layer, and state such as a database."""
-    weights: dict[str, int] = {}
-    state: dict[str, int] = {}
+    """Bytes that stay on the device, by what they are: weights, K and V of every layer, and state such as a database."""
+    sizes: dict[Role, dict[str, int]] = {"weight": {}, "kv_cache": {}, "state": {}, "activation": {}}
     for operator in operators:
         layers = 1 if operator.attrs.get("shared_weights", False) else operator.repeat
         for tensor in operator.inputs:
-            if tensor.role == "weight":
-                weights[tensor.name] = layers * tensor.bytes
-            elif tensor.role == "state":
-                state[tensor.name] = tensor.bytes
-    return {"weights": sum(weights.values()), "state": sum(state.values())}
+            sizes[tensor.role][tensor.name] = tensor.bytes * (1 if tensor.role == "state" else layers)
+    words: dict[str, Role] = {"weights": "weight", "K and V": "kv_cache", "state": "state"}
+    return {word: sum(sizes[role].values()) for word, role in words.items()}
 
 
 def check_capacity(gpu: GpuConfig, needed: dict[str, int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from neupims_sim.config import Config, ModelConfig
+from neupims_sim.config import Config
 from neupims_sim.system.link import send_seconds
 
 
@@ -19,12 +19,11 @@ def micro_batch_size(batch: int, count: int) -> int:
     return math.ceil(batch / count)
 
 
-def transfer_cycles(config: Config, model: ModelConfig, requests: int) -> float:
-    """Cycles in which a micro-batch goes from a stage to the next: requests x d_model elements over the link; 0 for one stage."""
+def transfer_cycles(config: Config, size_bytes: int) -> float:
+    """Cycles in which the activations of a micro-batch, [requests, d_model], go from a stage to the next; 0 for one stage."""
     if config.parallel.pipeline == 1:
         return 0.0
-    size = requests * model.d_model * config.npu.element_bytes
-    return send_seconds(config.parallel.link, size) * config.clock_ghz * 1e9
+    return send_seconds(config.parallel.link, size_bytes) * config.clock_ghz * 1e9
 
 
 @dataclass(frozen=True)
