@@ -137,6 +137,15 @@ def _print_result(config: Config, result: Result) -> None:
         *traffic,
         *energy,
     ]
+    if result.pipeline.get("stages", 1) > 1:
+        rows.insert(1, ("iteration of the pipeline", result.pipeline["iteration_cycles"], "cycles"))
+    if result.throughput_ci95_per_s is not None:
+        deviation = (
+            f"95 % confidence, {result.snapshots} snapshots",
+            result.throughput_ci95_per_s,
+            f"+- {result.item}/s",
+        )
+        rows.insert(1, deviation)
     if result.mean_context_tokens is not None:
         rows.append(("mean context", result.mean_context_tokens, "tokens"))
     rows += [(f"background {name.replace('_', ' ')}", value, "") for name, value in result.background.items() if value]

@@ -34,6 +34,7 @@ def violations(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
         yield from _llm_violations(config, config.model, config.workload)
     elif isinstance(config.model, VitConfig) and isinstance(config.workload, ImagesConfig | RetrievalConfig):
         yield from _vit_violations(config.model, config.workload)
+    yield from _system_violations(config)
     if isinstance(config.workload, TraceFileConfig) and not Path(config.workload.path).is_file():
         yield ("workload", "path"), f"workload.path={config.workload.path!r}: no such file"
     for key in ("attention_on", "search_on", "pooling_on"):
@@ -60,6 +61,23 @@ def violations(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
             )
 
 
+def _system_violations(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Links between devices, and batches that are drawn."""
+    link, workload, snapshots = config.parallel.link, config.workload, config.simulation.snapshots
+    if link.topology != "none" and link.bandwidth_gbps is None:
+        yield (
+            ("parallel", "link", "topology"),
+            f"parallel.link.topology={link.topology!r} needs parallel.link.bandwidth_gbps, GB/s per direction and device",
+        )
+    drawn = isinstance(workload, WorkloadConfig) and workload.requests is None
+    if snapshots > 1 and not drawn:
+        what = "workload.requests is one batch" if isinstance(workload, WorkloadConfig) else f"kind {workload.kind}"
+        yield (
+            ("simulation", "snapshots"),
+            f"simulation.snapshots={snapshots}: workload {workload.name!r} draws nothing at random ({what}); allowed: 1",
+        )
+
+
 _FAMILIES: dict[str, tuple[str, ...]] = {
     "llm": ("decoder",),
     "images": ("vit", "resnet"),
@@ -81,8 +99,8 @@ def _pairing_violations(config: Config) -> Iterator[tuple[tuple[str | int, ...],
             f"{' or '.join(families)}: {', '.join(names)}",
         )
     if not isinstance(workload, WorkloadConfig):
-        for key in ("tensor", "pipeline"):
-            if getattr(config.parallel, key) > 1:
+        for key in ("tensor", "pipeline", "micro_batches"):
+            if (getattr(config.parallel, key) or 1) > 1:
                 yield (
                     ("parallel", key),
                     f"parallel.{key}={getattr(config.parallel, key)} divides language models only; "
@@ -174,11 +192,12 @@ def _llm_violations(
             ("model", "kv_heads"),
             f"model.kv_heads={model.kv_heads} does not divide model.heads={model.heads}; allowed: {_divisors(model.heads)}",
         )
-    if workload.requests is None and workload.batch_size < parallel.pipeline:
+    if workload.requests is None and workload.batch_size < (parallel.micro_batches or parallel.pipeline):
+        key = "micro_batches" if parallel.micro_batches else "pipeline"
         yield (
             ("workload", "batch_size"),
-            f"workload.batch_size={workload.batch_size} is smaller than parallel.pipeline={parallel.pipeline}: "
-            "every stage needs a request",
+            f"workload.batch_size={workload.batch_size} is smaller than parallel.{key}={getattr(parallel, key)}: "
+            "every micro-batch needs a request",
         )
     if workload.warmup.max_context_tokens > model.max_positions:
         yield (

@@ -16,6 +16,7 @@ from neupims_sim.units import parse_bytes, parse_image_size
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Bytes = Annotated[PositiveInt, BeforeValidator(parse_bytes)]
 """A capacity in bytes; YAML may write ``1 MiB``."""
 ImageSize = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(parse_image_size)]
@@ -204,11 +205,25 @@ AnyWorkload = WorkloadConfig | ImagesConfig | RetrievalConfig | TraceFileConfig
 """A workload of any kind; ``kind`` says which."""
 
 
+class LinkConfig(Section):
+    """What joins the devices: every one has one link, over which it sends and receives at the same time."""
+
+    topology: Literal["none", "ring", "tree"] = "none"
+    """How an all-reduce goes; ``none``: links are free (assumption, as in the published NeuPIMs artifact)."""
+    bandwidth_gbps: PositiveFloat | None = None
+    """GB/s (10^9 bytes) per direction and device."""
+    latency_ns: NonNegativeFloat = 0.0
+    """Of one hop."""
+
+
 class ParallelConfig(Section):
     """How the model is divided over devices."""
 
     tensor: PositiveInt = 1
     pipeline: PositiveInt = 1
+    micro_batches: PositiveInt | None = None
+    """Into how many the batch splits; as many as there are pipeline stages unless given."""
+    link: LinkConfig = LinkConfig()
 
 
 class SchedulingConfig(Section):
@@ -304,6 +319,28 @@ class NpuConfig(Section):
         return {1: "float8", 2: "float16", 4: "float32"}[self.element_bytes]
 
 
+class GpuConfig(Section):
+    """A GPU as a roofline (Williams et al., CACM 2009): a kernel takes as long as the slower of arithmetic and memory.
+
+    An efficiency is the part of the roof, arithmetic or memory, that kernels of its class reach.
+    """
+
+    name: str
+    peak_flops: PositiveFloat
+    """fp16 tensor cores without sparsity, FLOP/s."""
+    bandwidth_gbps: PositiveFloat
+    """GB/s (10^9 bytes) of the device's memory."""
+    capacity_bytes: Bytes
+    kernel_launch_s: NonNegativeFloat
+    """Added to every kernel, s."""
+    gemm_efficiency: Share = 1.0
+    """Matrix products and convolutions. 1.0: the pure roofline (assumption)."""
+    attention_efficiency: Share = 1.0
+    """Attention of all requests, one kernel. 1.0: the pure roofline (assumption)."""
+    elementwise_efficiency: Share = 1.0
+    """Everything else, which is bound by memory. 1.0: the pure roofline (assumption)."""
+
+
 class MappingConfig(Section):
     """Modelling assumptions of how operators become work (see ``docs/architecture.md``)."""
 
@@ -336,6 +373,8 @@ class SimulationConfig(Section):
     retrieval: of identical steps (batches of queries)."""
     queries: PositiveInt = 4
     """Of the queries that PIM searches one after the other, how many are simulated in full."""
+    snapshots: PositiveInt = 1
+    """Batches that are drawn and simulated, each from random streams of its own; metrics are means over them."""
     watchdog_cycles: PositiveInt = 100_000_000
     """A run in which nothing completes for this long is stopped and the blocked component named."""
 
@@ -355,6 +394,8 @@ class Config(Section):
     """Which unit compares queries with a database; that of attention unless given."""
     pooling_on: Literal["vector", "pim"] = "vector"
     """Which unit sums over tokens when a ViT pools them. Powers and roots are always taken on the vector units."""
+    gpu: GpuConfig | None = None
+    """Run on this GPU instead of NPU and PIM; then ``npu``, ``memory``, ``scheduling`` and ``mapping`` have no effect."""
     npu: NpuConfig
     memory: MemoryConfig
     model: AnyModel

@@ -105,7 +105,20 @@ class AttentionWork(NpuWork):
         return self.triples[0]
 
 
-Work = GemmWork | VectorWork | AttentionWork
+@dataclass(frozen=True)
+class LinkWork(NpuWork):
+    """A sum over the devices that share the model, over the link between them."""
+
+    operator: Operator
+    devices: int
+    size_bytes: int
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        return (self.operator,)
+
+
+Work = GemmWork | VectorWork | AttentionWork | LinkWork
 
 
 @dataclass(frozen=True)
@@ -533,8 +546,8 @@ def map_kv_append(operator: Operator, context: PhaseContext) -> Work:
 
 @OPERATOR_MAPPERS.register("all_reduce")
 def map_all_reduce(operator: Operator, context: PhaseContext) -> Work:
-    """Partial sums of the tensor-parallel devices. Links are not modelled: the reduction takes no time."""
-    return VectorWork(operator, 0, (), ())
+    """Partial sums of the tensor-parallel devices, from scratchpad to scratchpad."""
+    return LinkWork(operator, operator.attrs["devices"], operator.inputs[0].bytes)
 
 
 def work_macs(work: Work) -> int:

@@ -18,6 +18,7 @@ from neupims_sim.simulation.observations import Observations
 from neupims_sim.simulation.timeline import Timeline
 from neupims_sim.simulation.totals import Totals
 from neupims_sim.simulation.watchdog import Watchdog
+from neupims_sim.system.link import Link
 
 SimEvent = simpy.events.Event
 Process = Generator[SimEvent, Any, None]
@@ -51,6 +52,7 @@ class Device:
     memory: MemoryModel
     npu: Npu
     pim: PimTurns
+    link: Link
     seen: Observations
 
     @staticmethod
@@ -64,7 +66,9 @@ class Device:
             timeline.watch(config, model, seen)
         also_busy = timeline.busy if timeline is not None else None
         memory = Watchdog(model, config.simulation.watchdog_cycles, seen, also_busy)
-        return Device(config, env, memory, Npu(env, config.npu, memory, memory.busy), PimTurns(env, memory), seen)
+        npu = Npu(env, config.npu, memory, memory.busy)
+        link = Link(env, config.parallel.link, config.clock_ghz, memory.busy)
+        return Device(config, env, memory, npu, PimTurns(env, memory), link, seen)
 
     @property
     def now(self) -> int:
@@ -74,7 +78,7 @@ class Device:
     def totals(self) -> Totals:
         """What has been done so far."""
         seen = self.seen
-        return Totals(self.now, self.memory.counters(), seen.npu_macs, seen.vector_cycles)
+        return Totals(self.now, self.memory.counters(), seen.npu_macs, seen.vector_cycles, seen.link_cycles)
 
     def write_row(self, channel: int, row: int, size_bytes: int) -> SimEvent:
         """The NPU writes bytes of a channel, from the first byte of ``row`` on: operands and data of PIM."""

@@ -173,12 +173,16 @@ def _own_name(tensor: Tensor) -> str:
 
 def simulate_images(device: Device) -> Outcome:
     """One inference on a batch of images."""
-    config = device.config
+    return _simulate_trace(device, images_trace(device.config), "images")
+
+
+def images_trace(config: Config) -> Trace:
+    """The operators of an inference on the configured images."""
     model, workload = config.model, config.workload
     assert isinstance(workload, ImagesConfig)
     size, batch, head = workload.image_size, workload.batch_size, workload.head
     if isinstance(model, VitConfig):
-        trace = generate_vit(
+        return generate_vit(
             model,
             image_size=size,
             batch=batch,
@@ -187,10 +191,8 @@ def simulate_images(device: Device) -> Outcome:
             head=head,
             dtype=config.npu.dtype,
         )
-    else:
-        assert isinstance(model, ResnetConfig)
-        trace = generate_resnet(model, image_size=size, batch=batch, head=head, dtype=config.npu.dtype)
-    return _simulate_trace(device, trace, "images")
+    assert isinstance(model, ResnetConfig)
+    return generate_resnet(model, image_size=size, batch=batch, head=head, dtype=config.npu.dtype)
 
 
 def simulate_trace_file(device: Device) -> Outcome:

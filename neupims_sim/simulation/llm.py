@@ -19,6 +19,7 @@ from neupims_sim.simulation.decode import Phases, SubBatchRun
 from neupims_sim.simulation.device import Device
 from neupims_sim.simulation.outcome import Outcome, RunRecorder
 from neupims_sim.simulation.search import IN_FLIGHT, BackgroundSearch, SearchIndex
+from neupims_sim.system.pipeline import Pipeline, micro_batch_size, micro_batches, transfer_cycles
 from neupims_sim.trace import Trace
 from neupims_sim.workloads import RequestBatch, generate_llm, request_batch
 
@@ -38,12 +39,8 @@ def simulate_llm(device: Device) -> Outcome:
     model, workload = config.model, config.workload
     assert isinstance(model, ModelConfig)
     assert isinstance(workload, WorkloadConfig)
-    if workload.phase != "decode":
-        raise InputError(f"workload.phase={workload.phase!r} can be traced but not simulated yet; allowed: decode")
-    if workload.lm_head:
-        raise InputError("workload.lm_head=True can be traced but not simulated yet; allowed: False")
-    whole = request_batch(workload, config.seed)
-    requests = _micro_batch(whole, config.parallel.pipeline)
+    whole = decoding_batch(config, workload)
+    requests = micro_batch(whole, micro_batches(config))
     layers = model.layers // config.parallel.pipeline
     on_pim = config.attention_on == "pim"
     interleaving = resolve_interleaving(
@@ -70,26 +67,51 @@ def simulate_llm(device: Device) -> Outcome:
     end = device.totals()
     first, last, steps = recorder.window(begin, simulated)
     total = end.plus(first, last, (layers - simulated) / steps)
-    total = replace(total, cycle=end.cycle + round((layers - simulated) * ((last.cycle - first.cycle) / steps)))
+    stage_cycles = end.cycle + round((layers - simulated) * ((last.cycle - first.cycle) / steps))
+    hidden_bytes = len(requests.context_tokens) * model.d_model * config.npu.element_bytes
+    pipeline = Pipeline(
+        stages=config.parallel.pipeline,
+        micro_batches=micro_batches(config),
+        stage_cycles=stage_cycles,
+        link_cycles=total.link_cycles,
+        transfer_cycles=transfer_cycles(config, hidden_bytes),
+    )
+    total = replace(total, cycle=pipeline.cycles_per_micro_batch)
     return Outcome(
         total=total,
         block=last.since(first).per(steps),
-        items=len(requests.context_tokens),
+        items=len(whole.context_tokens) / pipeline.micro_batches,
         item="tokens",
         batch_size=len(whole.context_tokens),
         interleaving=interleaving,
         layers=layers,
         simulated_layers=simulated,
         simulated_cycles=int(end.cycle),
-        latency_cycles=int(total.cycle),
+        latency_cycles=round(total.cycle),
         mean_context_tokens=float(np.mean(requests.context_tokens)),
         background={} if background is None else background.metrics(int(first.cycle), int(last.cycle)),
+        pipeline=pipeline.to_json(),
     )
 
 
-def _micro_batch(whole: RequestBatch, pipeline: int) -> RequestBatch:
-    """The first of ``pipeline`` equal micro-batches: in steady state each stage of the pipeline works on one."""
-    size = -(-len(whole.context_tokens) // pipeline)
+def decoding_batch(config: Config, workload: WorkloadConfig) -> RequestBatch:
+    """The configured batch; raises ``InputError`` for what can be traced but not simulated, and for too few requests."""
+    if workload.phase != "decode":
+        raise InputError(f"workload.phase={workload.phase!r} can be traced but not simulated yet; allowed: decode")
+    if workload.lm_head:
+        raise InputError("workload.lm_head=True can be traced but not simulated yet; allowed: False")
+    batch, count = request_batch(workload, config.seed), micro_batches(config)
+    if len(batch.context_tokens) < count:
+        raise InputError(
+            f"workload.requests={workload.requests!r} holds {len(batch.context_tokens)} requests, too few for {count} "
+            "micro-batches (parallel.micro_batches, else parallel.pipeline)"
+        )
+    return batch
+
+
+def micro_batch(whole: RequestBatch, count: int) -> RequestBatch:
+    """The first of ``count`` equal micro-batches, which stands for all: in steady state each stage of the pipeline works on one."""
+    size = micro_batch_size(len(whole.context_tokens), count)
     channels = whole.channels
     return RequestBatch(whole.context_tokens[:size], None if channels is None else channels[:size])
 

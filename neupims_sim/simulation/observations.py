@@ -50,3 +50,5 @@ class Observations:
     pim_macs: int = 0
     vector_cycles: int = 0
     """Cycles in which the vector units worked."""
+    link_cycles: int = 0
+    """Cycles in which the link to other devices worked."""

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import simpy
 
-from neupims_sim.mapping.operators import AttentionWork, GemmWork, VectorWork, Work, work_macs
+from neupims_sim.mapping.operators import AttentionWork, GemmWork, LinkWork, VectorWork, Work, work_macs
 from neupims_sim.npu.device import Region
 from neupims_sim.simulation.device import Device, Process, SimEvent
 from neupims_sim.simulation.observations import OperatorRecord, PhaseRecord
@@ -96,6 +96,9 @@ class OperatorRunner:
                 priority=priority,
             )
             unit = "systolic arrays"
+        elif isinstance(work, LinkWork):
+            yield from self.device.link.all_reduce(work.operator.name, work.devices, work.size_bytes, ready=ready)
+            unit = "link"
         else:
             yield from self.vector(work, ready)
             unit = "vector units" if work.cycles else "DMA"

@@ -17,12 +17,12 @@ class Outcome:
     ----------
     total: all of the work that ``items`` took, what was not simulated included.
     block: one block of the steady state.
-    items, item: how many tokens, images, queries or traces ``total`` processed.
+    items, item: how many tokens, images, queries or traces ``total`` processed (a mean where micro-batches differ).
     """
 
     total: Totals
     block: Totals
-    items: int
+    items: float
     item: str
     batch_size: int
     interleaving: str
@@ -37,6 +37,8 @@ class Outcome:
     """Lengths, where those of the simulation are not those of the run."""
     operator_cycles: Mapping[str, int] = field(default_factory=dict)
     background: Mapping[str, float | None] = field(default_factory=dict)
+    pipeline: Mapping[str, int] = field(default_factory=dict)
+    """``Pipeline.to_json``, of language models."""
 
 
 @dataclass

@@ -45,6 +45,9 @@ class Result:
     simulated_layers: int
     simulated_cycles: int
     mean_context_tokens: float | None
+    pipeline: Mapping[str, int]
+    snapshots: int
+    throughput_ci95_per_s: float | None
     config_hash: str
     observations: Observations = field(repr=False, compare=False)
 

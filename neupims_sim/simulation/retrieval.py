@@ -28,7 +28,7 @@ def simulate_retrieval(device: Device) -> Outcome:
     config = device.config
     workload = config.workload
     assert isinstance(workload, RetrievalConfig)
-    trace = _trace(config, workload)
+    trace = retrieval_trace(config, workload)
     interleaving = _interleaving(config, workload)
     policy = INTERLEAVINGS[interleaving]
     count = policy.sub_batches
@@ -137,7 +137,8 @@ def _one_batch(device: Device, stream: QueryStream, workload: RetrievalConfig) -
     )
 
 
-def _trace(config: Config, workload: RetrievalConfig) -> Trace:
+def retrieval_trace(config: Config, workload: RetrievalConfig) -> Trace:
+    """The operators of one batch of queries."""
     model = config.model
     extractor = None if isinstance(model, ModelConfig) or not workload.extract else model
     return generate_retrieval(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from neupims_sim.config import Config, config_hash
+from neupims_sim.errors import InputError
 from neupims_sim.simulation.device import Device
+from neupims_sim.simulation.gpu import simulate_gpu
 from neupims_sim.simulation.inference import simulate_images, simulate_trace_file
 from neupims_sim.simulation.llm import simulate_llm
 from neupims_sim.simulation.outcome import Outcome
 from neupims_sim.simulation.policies import check_config_names
 from neupims_sim.simulation.result import Result, memory_joules
 from neupims_sim.simulation.retrieval import simulate_retrieval
+from neupims_sim.simulation.sampling import mean_result, snapshot_seed
 from neupims_sim.simulation.timeline import Timeline
 from neupims_sim.simulation.totals import energy_joules, traffic_bytes, utilization
 
@@ -27,7 +31,8 @@ _WORKLOADS: Mapping[str, Callable[[Device], Outcome]] = {
 def simulate(config: Config, timeline: Timeline | None = None) -> Result:
     """Simulate the configured workload: a decode iteration, an inference, a batch of queries, a trace.
 
-    ``timeline`` watches the run, which it does not change (INV-7), and can be written afterwards.
+    ``timeline`` watches the run, which it does not change (INV-7), and can be written afterwards; of several snapshots the
+    first.
 
     Raises
     ------
@@ -35,6 +40,18 @@ def simulate(config: Config, timeline: Timeline | None = None) -> Result:
     SimulationStalled: nothing can make progress (INV-8).
     """
     check_config_names(config)
+    results = list[Result]()
+    for snapshot in range(config.simulation.snapshots):
+        drawn = config.model_copy(update={"seed": snapshot_seed(config.seed, snapshot)})
+        results.append(_simulate_snapshot(drawn, timeline if snapshot == 0 else None))
+    return replace(mean_result(results), config_hash=config_hash(config))
+
+
+def _simulate_snapshot(config: Config, timeline: Timeline | None) -> Result:
+    if config.gpu is not None:
+        if timeline is not None:
+            raise InputError(f"a timeline shows the units of NPU and PIM, not gpu={config.gpu.name!r}")
+        return simulate_gpu(config, config.gpu)
     device = Device.build(config, timeline)
     return _result(device, _WORKLOADS[config.workload.kind](device))
 
@@ -68,6 +85,9 @@ def _result(device: Device, outcome: Outcome) -> Result:
         simulated_layers=outcome.simulated_layers,
         simulated_cycles=outcome.simulated_cycles,
         mean_context_tokens=outcome.mean_context_tokens,
+        pipeline=outcome.pipeline,
+        snapshots=1,
+        throughput_ci95_per_s=None,
         config_hash=config_hash(config),
         observations=seen,
     )

@@ -148,7 +148,7 @@ class Timeline:
     def _processes(self, start: float, end: float) -> Iterator[tuple[str, list[tuple[str, Iterable[Slice]]]]]:
         seen = self._seen
         yield "stages", [("stage", [Slice(begin, stop, name) for name, begin, stop in seen.stages])]
-        units = ("systolic arrays", "vector units", "DMA read", "DMA write")
+        units = ("systolic arrays", "vector units", "DMA read", "DMA write", *(["link"] if self._busy["link"] else []))
         yield "NPU", [lane for unit in units for lane in _rows(unit, _same_name_joined(self._busy[unit]))]
         for sub_batch in sorted({record.sub_batch for record in seen.phases}):
             phases = [

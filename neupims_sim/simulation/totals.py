@@ -20,6 +20,7 @@ class Totals:
     counters: Counters
     npu_macs: float
     vector_cycles: float
+    link_cycles: float
 
     def plus(self, first: Totals, last: Totals, times: float) -> Totals:
         """These totals and ``times`` what was done from ``first`` to ``last``."""
@@ -80,6 +81,7 @@ def utilization(config: Config, block: Totals) -> dict[str, float]:
         "pim": counters.dot_products * dot_cycles / slots,
         "bandwidth": bursts * organization.burst_cycles / (slots * organization.pseudo_channels),
         "pim_busy": counters.pim_busy_cycles / slots,
+        "link": block.link_cycles / cycles,
     }
 
 

@@ -67,6 +67,8 @@ class Watchdog(MemoryModel):
         self._last_progress = int(self.env.now)
         if lane == "vector units":
             self._seen.vector_cycles += end - start
+        elif lane == "link":
+            self._seen.link_cycles += end - start
         if self._also_busy is not None:
             self._also_busy(lane, name, start, end)
 

@@ -1,0 +1,195 @@
+"""A run on GPUs: the operator trace of any workload on the roofline of one device."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from neupims_sim.config import (
+    Config,
+    GpuConfig,
+    ImagesConfig,
+    ModelConfig,
+    RetrievalConfig,
+    TraceFileConfig,
+    WorkloadConfig,
+    config_hash,
+)
+from neupims_sim.simulation.inference import images_trace
+from neupims_sim.simulation.llm import decoding_batch, micro_batch
+from neupims_sim.simulation.observations import Observations, OperatorRecord
+from neupims_sim.simulation.result import Result
+from neupims_sim.simulation.retrieval import retrieval_trace
+from neupims_sim.system.gpu import Kernel, check_capacity, kernel_seconds, kernels, resident_bytes
+from neupims_sim.system.pipeline import Pipeline, micro_batches, transfer_cycles
+from neupims_sim.trace import Trace, read_trace
+from neupims_sim.workloads import generate_llm
+
+
+def simulate_gpu(config: Config, gpu: GpuConfig) -> Result:
+    """The configured workload on GPUs; raises ``InputError`` for what cannot be simulated or does not fit."""
+    workload = config.workload
+    if isinstance(workload, WorkloadConfig):
+        return _decode(config, gpu, workload)
+    if isinstance(workload, ImagesConfig):
+        trace, item = images_trace(config), "images"
+    elif isinstance(workload, RetrievalConfig):
+        trace, item = retrieval_trace(config, workload), "queries"
+    else:
+        assert isinstance(workload, TraceFileConfig)
+        trace, item = read_trace(workload.path), "traces"
+    return _run_once(config, gpu, trace, item)
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """A kernel and the seconds of one launch."""
+
+    kernel: Kernel
+    seconds: float
+
+    @property
+    def bytes(self) -> int:
+        return self.kernel.read_bytes + self.kernel.write_bytes
+
+
+def _timed(config: Config, gpu: GpuConfig, trace: Trace) -> list[_Timed]:
+    found = kernels(trace.operators)
+    return [_Timed(kernel, kernel_seconds(kernel, gpu, config.parallel.link)) for kernel in found]
+
+
+def _decode(config: Config, gpu: GpuConfig, workload: WorkloadConfig) -> Result:
+    """One decode iteration: the layers of a stage are alike, so one is timed and multiplied."""
+    model, parallel = config.model, config.parallel
+    assert isinstance(model, ModelConfig)
+    whole = decoding_batch(config, workload)
+    requests = micro_batch(whole, micro_batches(config))
+    trace = generate_llm(model, requests.context_tokens, tensor_parallel=parallel.tensor, seed=config.seed)
+    layers = model.layers // parallel.pipeline
+    needed = resident_bytes(trace.operators)
+    all_micro_batches = float(whole.context_tokens.sum() / requests.context_tokens.sum())
+    needed["K and V"] = round(needed["K and V"] * all_micro_batches)
+    check_capacity(gpu, {what: size // parallel.pipeline for what, size in needed.items()})
+    layer = _timed(config, gpu, trace)
+    hertz = config.clock_ghz * 1e9
+    block_seconds = sum(timed.seconds for timed in layer)
+    on_link = sum(timed.seconds for timed in layer if timed.kernel.kind == "all_reduce")
+    pipeline = Pipeline(
+        stages=parallel.pipeline,
+        micro_batches=micro_batches(config),
+        stage_cycles=layers * block_seconds * hertz,
+        link_cycles=layers * on_link * hertz,
+        transfer_cycles=transfer_cycles(config, trace.operators[-1].outputs[0].bytes),
+    )
+    return _result(
+        config,
+        gpu,
+        [(timed, 1) for timed in layer],
+        block_seconds=block_seconds,
+        seconds=pipeline.cycles_per_micro_batch / hertz,
+        layers=layers,
+        items=len(whole.context_tokens) / pipeline.micro_batches,
+        item="tokens",
+        batch_size=len(whole.context_tokens),
+        pipeline=pipeline,
+        mean_context_tokens=float(np.mean(requests.context_tokens)),
+    )
+
+
+def _run_once(config: Config, gpu: GpuConfig, trace: Trace, item: str) -> Result:
+    check_capacity(gpu, resident_bytes(trace.operators))
+    work = [(timed, timed.kernel.repeat) for timed in _timed(config, gpu, trace)]
+    seconds = sum(times * timed.seconds for timed, times in work)
+    items = 1 if item == "traces" else trace.header.batch
+    return _result(
+        config,
+        gpu,
+        work,
+        block_seconds=seconds,
+        seconds=seconds,
+        layers=1,
+        items=items,
+        item=item,
+        batch_size=trace.header.batch,
+    )
+
+
+def _result(
+    config: Config,
+    gpu: GpuConfig,
+    block: Sequence[tuple[_Timed, int]],
+    *,
+    block_seconds: float,
+    seconds: float,
+    layers: int,
+    items: float,
+    item: str,
+    batch_size: int,
+    pipeline: Pipeline | None = None,
+    mean_context_tokens: float | None = None,
+) -> Result:
+    """``block``: kernels and how often each runs in a block; ``seconds``: of the run."""
+    hertz = config.clock_ghz * 1e9
+    read, written, macs, on_link = (
+        sum(times * amount for amount, times in amounts)
+        for amounts in (
+            [(timed.kernel.read_bytes, times) for timed, times in block],
+            [(timed.kernel.write_bytes, times) for timed, times in block],
+            [(timed.kernel.macs, times) for timed, times in block],
+            [(timed.seconds, times) for timed, times in block if timed.kernel.kind == "all_reduce"],
+        )
+    )
+    operator_cycles: defaultdict[str, float] = defaultdict(float)
+    for timed, times in block:
+        operator_cycles[timed.kernel.name] += layers * times * timed.seconds * hertz
+    cycles = round(seconds * hertz)
+    return Result(
+        cycles=cycles,
+        seconds=seconds,
+        throughput_tokens_per_s=items / seconds if item == "tokens" else None,
+        throughput_per_s=items / seconds,
+        item=item,
+        latency_cycles=cycles,
+        batch_size=batch_size,
+        utilization={
+            "npu": 2 * macs / (gpu.peak_flops * block_seconds),
+            "pim": 0.0,
+            "bandwidth": (read + written) / (gpu.bandwidth_gbps * 1e9 * block_seconds),
+            "pim_busy": 0.0,
+            "link": on_link / block_seconds,
+        },
+        traffic_bytes={"read": int(read), "write": int(written), "pim_internal": 0},
+        commands={},
+        energy_joules={},
+        average_power_w=None,
+        memory_power_w_per_channel=None,
+        block_cycles=round(block_seconds * hertz),
+        stages={},
+        operator_cycles={name: round(count) for name, count in operator_cycles.items()},
+        background={},
+        interleaving="off",
+        layers=layers,
+        simulated_layers=layers,
+        simulated_cycles=cycles,
+        mean_context_tokens=mean_context_tokens,
+        pipeline={} if pipeline is None else pipeline.to_json(),
+        snapshots=1,
+        throughput_ci95_per_s=None,
+        config_hash=config_hash(config),
+        observations=Observations(operators=_records([timed for timed, _ in block], hertz)),
+    )
+
+
+def _records(block: Sequence[_Timed], hertz: float) -> list[OperatorRecord]:
+    """The kernels of one pass through the block, one after the other."""
+    records, end = [], 0.0
+    for timed in block:
+        start, end = end, end + timed.seconds * hertz
+        number = timed.kernel.operators[0].id
+        records.append(
+            OperatorRecord(0, 0, None, timed.kernel.name, "GPU", round(start), round(end), timed.kernel.macs, number)
+        )
+    return records

@@ -1,0 +1,1 @@
+"""Devices joined: links and collectives, pipelines of micro-batches, and the GPU as a roofline."""

@@ -1,0 +1,116 @@
+"""A GPU as a roofline: an operator trace as kernels, and what each takes.
+
+Every operator is a kernel which reads its inputs from the device's memory and writes its outputs there, but attention: logits,
+softmax and attend of all requests (or images) that follow each other are one kernel whose logits stay on the chip, as in
+FlashAttention (Dao et al., NeurIPS 2022) and the decoding kernels of serving systems. Kernels run one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from neupims_sim.config import GpuConfig, LinkConfig
+from neupims_sim.errors import InputError
+from neupims_sim.system.link import all_reduce_seconds
+from neupims_sim.trace import Operator, Role, Tensor, macs, read_bytes, write_bytes
+
+KernelClass = Literal["gemm", "attention", "elementwise", "all_reduce"]
+_ATTENTION = ("attention_logits", "softmax", "attention_attend")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What one launch does."""
+
+    operators: tuple[Operator, ...]
+    kind: KernelClass
+    macs: int
+    read_bytes: int
+    write_bytes: int
+
+    @property
+    def name(self) -> str:
+        """Of the operator; ``attention`` for a fused one."""
+        return "attention" if self.kind == "attention" else self.operators[0].name
+
+    @property
+    def repeat(self) -> int:
+        """How often it is launched: once per layer of a block."""
+        return self.operators[0].repeat
+
+
+def kernels(operators: Sequence[Operator]) -> Iterator[Kernel]:
+    """The kernels of a trace, in its order."""
+    for (attention, _), group in groupby(operators, key=lambda op: (op.op in _ATTENTION, op.repeat)):
+        members = tuple(group)
+        if attention and any(operator.op.startswith("attention_") for operator in members):
+            yield _attention(members)
+        else:
+            yield from map(_single, members)
+
+
+def kernel_seconds(kernel: Kernel, gpu: GpuConfig, link: LinkConfig) -> float:
+    """max(FLOPs / peak, bytes / bandwidth) / efficiency + launch (Williams et al., "Roofline", CACM 52(4), 2009).
+
+    FLOPs are those of matrix products; other arithmetic hides behind memory. An all-reduce takes its time on the link, and none
+    at all where links are free.
+    """
+    if kernel.kind == "all_reduce":
+        (operator,) = kernel.operators
+        seconds = all_reduce_seconds(link, operator.attrs["devices"], operator.inputs[0].bytes)
+        return seconds + gpu.kernel_launch_s if seconds else 0.0
+    efficiency = {
+        "gemm": gpu.gemm_efficiency,
+        "attention": gpu.attention_efficiency,
+        "elementwise": gpu.elementwise_efficiency,
+    }[kernel.kind]
+    arithmetic = 2 * kernel.macs / gpu.peak_flops
+    memory = (kernel.read_bytes + kernel.write_bytes) / (gpu.bandwidth_gbps * 1e9)
+    return max(arithmetic, memory) / efficiency + gpu.kernel_launch_s
+
+
+def resident_bytes(operators: Iterable[Operator]) -> dict[str, int]:
+    """Bytes that stay on the device, by what they are: weights, K and V of every layer, and state such as a database."""
+    sizes: dict[Role, dict[str, int]] = {"weight": {}, "kv_cache": {}, "state": {}, "activation": {}}
+    for operator in operators:
+        layers = 1 if operator.attrs.get("shared_weights", False) else operator.repeat
+        for tensor in operator.inputs:
+            sizes[tensor.role][tensor.name] = tensor.bytes * (1 if tensor.role == "state" else layers)
+    words: dict[str, Role] = {"weights": "weight", "K and V": "kv_cache", "state": "state"}
+    return {word: sum(sizes[role].values()) for word, role in words.items()}
+
+
+def check_capacity(gpu: GpuConfig, needed: dict[str, int]) -> None:
+    """Raise InputError, with the numbers, where ``needed`` bytes (by what they are) exceed the memory (INV-9)."""
+    total = sum(needed.values())
+    if total > gpu.capacity_bytes:
+        parts = ", ".join(f"{size:,} B of {what}" for what, size in needed.items() if size)
+        raise InputError(
+            f"the batch does not fit: gpu {gpu.name!r} needs {total:,} B and has {gpu.capacity_bytes:,} B: {parts}; "
+            "use fewer requests or more devices (parallel.tensor, parallel.pipeline)"
+        )
+
+
+def _single(operator: Operator) -> Kernel:
+    kind: KernelClass = "gemm" if macs(operator) else "elementwise"
+    if operator.op == "all_reduce":
+        return Kernel((operator,), "all_reduce", 0, 0, 0)
+    read, written = sum(read_bytes(operator).values()), sum(write_bytes(operator).values())
+    return Kernel((operator,), kind, macs(operator), read, written)
+
+
+def _attention(operators: tuple[Operator, ...]) -> Kernel:
+    """What a member writes and another reads stays on the chip."""
+    inside = {tensor.name for operator in operators for tensor in operator.outputs}
+    read_inside = {tensor.name for operator in operators for tensor in operator.inputs} & inside
+    read = _unique(t for operator in operators for t in operator.inputs if t.name not in inside)
+    written = _unique(t for operator in operators for t in operator.outputs if t.name not in read_inside)
+    return Kernel(operators, "attention", sum(map(macs, operators)), read, written)
+
+
+def _unique(tensors: Iterable[Tensor]) -> int:
+    """Total bytes, a tensor once however many operators name it."""
+    return sum({tensor.name: tensor.bytes for tensor in tensors}.values())
