@@ -19,7 +19,8 @@ from cli_cases import run
 from neupims_sim.config import Config, config_hash, load_config
 from neupims_sim.errors import InputError
 from neupims_sim.sweeps import Progress, expand, load_results, read_sweep, sweep
-from neupims_sim.sweeps.execution import execute
+from neupims_sim.sweeps.execution import Task
+from neupims_sim.sweeps.processes import execute_in_processes
 
 SWEEP = """
 name: small
@@ -75,7 +76,7 @@ def edited(file: Path, old: str, new: str) -> Path:
 
 
 def test_last_axis_varies_fastest(file: Path) -> None:
-    points = expand(read_sweep(file), "")
+    points = list(expand(read_sweep(file), ""))
     assert [(p.axes["system"], p.axes["workload.batch_size"]) for p in points] == [
         ("npu_only", 8),
         ("npu_only", 16),
@@ -87,13 +88,13 @@ def test_last_axis_varies_fastest(file: Path) -> None:
 
 
 def test_point_is_the_configuration_that_the_keys_say(file: Path) -> None:
-    point = expand(read_sweep(file), "")[4]
+    point = list(expand(read_sweep(file), ""))[4]
     assert point.config == load_config("neupims", {"model.layers": 4, "workload.batch_size": 16})
     assert point.hash == config_hash(point.config)
 
 
 def test_quickstart_compares_three_systems_at_three_batch_sizes_under_both_presets() -> None:
-    points = expand(read_sweep("quickstart"), "")
+    points = list(expand(read_sweep("quickstart"), ""))
     assert len({point.hash for point in points}) == 3 * 3 * 2
     assert {point.config.preset for point in points} == {"physical", "asplos24"}
 
@@ -138,7 +139,7 @@ def test_table_has_a_row_per_point_in_order_and_the_folder_every_result(file: Pa
         *("point", "status", "error", "system", "workload.batch_size"),
         *("throughput_tokens_per_s", "utilization.npu", "cycles"),
     ]
-    points = expand(read_sweep(file), "")
+    points = list(expand(read_sweep(file), ""))
     assert list(table["point"]) == [point.hash for point in points]
     assert list(table["cycles"]) == [800, 1600, 3200] * 2
     assert set(table["status"]) == {"ok"}

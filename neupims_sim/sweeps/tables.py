@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -32,10 +32,10 @@ def format_cell(value: Any, shown: Label, decimals: int | None = None) -> str:
 def _pivot(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
     labels = sweep.shown_labels()
     shown = labels.column(settings.value)
-    cells: dict[tuple[Any, ...], str] = {}
+    repeats: dict[tuple[Any, ...], list[Mapping[Hashable, Any]]] = {}
     for row in table.to_dict("records"):
-        text = format_cell(row[settings.value], shown, settings.decimals) if row["status"] == "ok" else "failed"
-        cells[(*(row[axis] for axis in settings.rows), row[settings.columns])] = text or MISSING
+        repeats.setdefault((*(row[axis] for axis in settings.rows), row[settings.columns]), []).append(row)
+    cells = {key: _cell(rows, settings, shown) for key, rows in repeats.items()}
     rows = list(dict.fromkeys(key[:-1] for key in cells))
     columns = list(dict.fromkeys(key[-1] for key in cells))
     lines = [
@@ -53,6 +53,16 @@ def _pivot(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
     unit = f"{shown.unit}; " if shown.unit not in settings.title else ""
     title = f"**{settings.title}** ({unit}columns: {labels.column(settings.columns)})"
     return "\n".join([title, "", *map(_line, [head, rule, *lines])])
+
+
+def _cell(rows: Sequence[Mapping[Hashable, Any]], settings: TableSettings, shown: Label) -> str:
+    """A point; of its repeats the mean."""
+    if any(row["status"] != "ok" for row in rows):
+        return "failed"
+    values = [row[settings.value] for row in rows]
+    numeric = len(values) > 1 and all(isinstance(value, Real) for value in values)
+    value = math.fsum(values) / len(values) if numeric else values[0]
+    return format_cell(value, shown, settings.decimals) or MISSING
 
 
 def _line(cells: Sequence[str]) -> str:
