@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import signal
 import subprocess
@@ -19,8 +18,10 @@ from cli_cases import run
 from neupims_sim.config import Config, config_hash, load_config
 from neupims_sim.errors import InputError
 from neupims_sim.sweeps import Progress, expand, load_results, read_sweep, sweep
+from neupims_sim.sweeps.database import Reader
 from neupims_sim.sweeps.execution import Task
 from neupims_sim.sweeps.processes import execute_in_processes
+from neupims_sim.sweeps.store import read_tracebacks
 
 SWEEP = """
 name: small
@@ -57,6 +58,13 @@ def fake_that_must_not_run(config: Config) -> dict[str, Any]:
 def slow_fake(config: Config) -> dict[str, Any]:
     time.sleep(0.3 if config.workload.batch_size == 8 else 600)
     return fake(config)
+
+
+def count_finished(out: Path) -> int:
+    try:
+        return len(load_results(out)[1])
+    except InputError:
+        return 0
 
 
 @pytest.fixture
@@ -143,8 +151,8 @@ def test_table_has_a_row_per_point_in_order_and_the_folder_every_result(file: Pa
     assert list(table["point"]) == [point.hash for point in points]
     assert list(table["cycles"]) == [800, 1600, 3200] * 2
     assert set(table["status"]) == {"ok"}
-    for point in points:
-        assert json.loads((tmp_path / f"out/points/{point.hash}.json").read_text()) == fake(point.config)
+    with Reader(tmp_path / "out") as reader:
+        assert {row.hash: row.result for row in reader.rows()} == {point.hash: fake(point.config) for point in points}
     definition, stored = load_results(tmp_path / "out")
     assert definition == read_sweep(file)
     pd.testing.assert_frame_equal(stored, table)
@@ -153,10 +161,12 @@ def test_table_has_a_row_per_point_in_order_and_the_folder_every_result(file: Pa
 def test_inv7_same_bytes_with_one_worker_and_two(file: Path, tmp_path: Path) -> None:
     for workers in (1, 2):
         sweep(file, tmp_path / str(workers), workers, run_point=fake_that_fails_at_16)
-    names = sorted(path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*.[cjy]*"))
-    assert len(names) == 2 + 4
-    for name in names:
-        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    stored = []
+    for folder in (tmp_path / "1", tmp_path / "2"):
+        with Reader(folder) as reader:
+            stored.append([row._replace(traceback="") for row in reader.rows()])
+    assert stored[0] == stored[1]
+    assert (tmp_path / "1/points.csv").read_bytes() == (tmp_path / "2/points.csv").read_bytes()
 
 
 def test_failing_point_is_recorded_and_the_others_go_on(file: Path, tmp_path: Path) -> None:
@@ -165,12 +175,12 @@ def test_failing_point_is_recorded_and_the_others_go_on(file: Path, tmp_path: Pa
     assert list(table["error"]) == ["", "RuntimeError: a bug", "", "", "the batch does not fit: 16 > 15", ""]
     text = (tmp_path / "out/points.csv").read_text()
     assert ",neupims,32,10.666666666666666,3.2,3200\n" in text, "an integer stays one beside an empty cell"
-    (traceback,) = (tmp_path / "out/points").glob("*.traceback.txt")
-    assert traceback.name.startswith(table["point"][1])
-    assert "RuntimeError: a bug" in traceback.read_text()
+    traces = read_tracebacks(tmp_path / "out")
+    assert list(traces) == [table["point"][1]]
+    assert "RuntimeError: a bug" in traces[table["point"][1]]
 
 
-def test_failed_points_run_again_and_finished_ones_do_not(file: Path, tmp_path: Path) -> None:
+def test_failed_points_run_again_only_on_request_and_finished_ones_never(file: Path, tmp_path: Path) -> None:
     sweep(file, tmp_path / "out", workers=1, run_point=fake_that_fails_at_16)
     ran = []
 
@@ -178,10 +188,14 @@ def test_failed_points_run_again_and_finished_ones_do_not(file: Path, tmp_path: 
         ran.append((config.system, config.workload.batch_size))
         return fake(config)
 
-    table = sweep(file, tmp_path / "out", workers=1, run_point=counted)
+    seen: list[Progress] = []
+    sweep(file, tmp_path / "out", workers=1, run_point=counted, on_progress=seen.append)
+    assert ran == []
+    assert seen == [Progress(total=6, reused=6, done=6, failed=2)]
+    table = sweep(file, tmp_path / "out", workers=1, run_point=counted, retry_failed=True)
     assert ran == [("npu_only", 16), ("neupims", 16)]
     assert set(table["status"]) == {"ok"}
-    assert not list((tmp_path / "out/points").glob("*.traceback.txt"))
+    assert read_tracebacks(tmp_path / "out") == {}
     sweep(file, tmp_path / "whole", workers=1, run_point=fake)
     assert (tmp_path / "out/points.csv").read_bytes() == (tmp_path / "whole/points.csv").read_bytes()
 
@@ -192,12 +206,6 @@ def test_a_longer_axis_runs_only_the_new_points(file: Path, tmp_path: Path) -> N
     sweep(edited(file, "[8, 16", "[4, 8, 16"), tmp_path / "out", 1, fake, seen.append)
     assert [(p.reused, p.done, p.total) for p in seen] == [(6, 6, 8), (6, 7, 8), (6, 8, 8)]
     assert seen[1].last == "system=npu_only, workload.batch_size=4"
-
-
-def test_damaged_result_runs_again(file: Path, tmp_path: Path) -> None:
-    table = sweep(file, tmp_path / "out", workers=1, run_point=fake)
-    (tmp_path / "out/points" / f"{table['point'][0]}.json").write_text('{"cycles": 1')
-    pd.testing.assert_frame_equal(sweep(file, tmp_path / "out", workers=1, run_point=fake), table)
 
 
 def test_equal_points_run_once(file: Path, tmp_path: Path) -> None:
@@ -247,7 +255,7 @@ def test_killed_sweep_keeps_finished_points_and_leaves_no_process(file: Path, tm
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
-        while not list(out.glob("points/*.json")) and process.poll() is None and time.monotonic() < deadline:
+        while count_finished(out) == 0 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(0.5)  # the next point is under way
         if how == signal.SIGINT:
@@ -257,16 +265,17 @@ def test_killed_sweep_keeps_finished_points_and_leaves_no_process(file: Path, tm
         process.communicate(timeout=30)  # ends when the workers, too, have closed their end
     finished = load_results(out)[1]
     assert list(finished["workload.batch_size"]) == [8]
-    stored = (out / "points" / f"{finished['point'][0]}.json").stat().st_mtime_ns
-    assert len(sweep(file, out, workers=1, run_point=fake)) == 6
-    assert (out / "points" / f"{finished['point'][0]}.json").stat().st_mtime_ns == stored
+    ran = []
+    table = sweep(file, out, workers=1, run_point=lambda c: ran.append(c.workload.batch_size) or fake(c))  # type: ignore[func-returns-value]
+    assert (len(table), sorted(ran)) == (6, [8, 16, 16, 32, 32])
 
 
 def test_closing_an_execution_does_not_wait_for_points_that_have_not_started() -> None:
     config = load_config("neupims", {"workload.batch_size": 8})
-    configs = {str(number): config for number in range(100)}
-    outcomes = execute(slow_fake, configs, workers=2)
-    next(outcomes)
+    tasks = (Task(number, config.model_dump_json()) for number in range(100))
+    outcomes = execute_in_processes(slow_fake, tasks, workers=2)
+    while next(outcomes)[1] is None:
+        pass
     start = time.monotonic()
     outcomes.close()
     assert time.monotonic() - start < 10
