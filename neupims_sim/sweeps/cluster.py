@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from neupims_sim.sweeps.identity import code_version
 
 if TYPE_CHECKING:
     from distributed import Client, Future
+
+_log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5.0
 """How long an address may take to answer."""
@@ -96,12 +99,18 @@ def _attempt_checked(run_point: RunPoint, config: str, code: str) -> Outcome:
 def _connect(address: str) -> Client:
     try:
         from distributed import Client
+        from distributed.comm import connect
     except ImportError:
         raise InputError("--dask needs the package distributed: pip install 'neupims-sim[dask]'") from None
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is told as one line
+
+    async def greet() -> None:
+        (await connect(address, timeout=CONNECT_SECONDS)).abort()
+
     try:
+        asyncio.run(greet())  # a client that cannot connect leaves threads and messages behind
         return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # anything may answer at a wrong address
         raise InputError(
             f"--dask {address}: no Dask scheduler answers within {CONNECT_SECONDS:g} s ({one_line(str(error))}); "
             "give its address, e.g. tcp://host:8786"
@@ -113,6 +122,8 @@ def _check_workers(client: Client, address: str) -> None:
         versions: dict[str, Any] = client.run(code_version)
     except Exception as error:  # the workers' own, such as ModuleNotFoundError
         raise InputError(f"--dask {address}: a worker cannot load neupims_sim: {one_line(str(error))}") from None
+    if not versions:
+        _log.warning("--dask %s: the scheduler has no workers yet; waiting for the first", address)
     for worker, version in versions.items():
         if version != code_version():
             raise InputError(
