@@ -22,6 +22,7 @@ from neupims_sim.sweeps.database import Reader
 from neupims_sim.sweeps.execution import Task
 from neupims_sim.sweeps.processes import execute_in_processes
 from neupims_sim.sweeps.store import read_tracebacks
+from neupims_sim.sweeps.tables import to_markdown
 
 SWEEP = """
 name: small
@@ -136,6 +137,95 @@ def test_bad_sweep_is_one_line_that_names_file_key_and_value_before_anything_run
 def test_unknown_sweep_is_told_with_the_nearest_name() -> None:
     with pytest.raises(InputError, match=r"quickstrat: no such sweep file.*mean quickstart\?"):
         read_sweep("quickstrat")
+
+
+# --- axes ---
+
+
+def places(file: Path) -> list[tuple[Any, ...]]:
+    return [tuple(point.axes.values()) for point in expand(read_sweep(file), "")]
+
+
+@pytest.mark.parametrize(
+    ("stated", "values"),
+    [
+        ("{range: [8, 32, 8]}", [8, 16, 24, 32]),
+        ("{range: [8, 31, 8]}", [8, 16, 24]),
+        ("{range: [3, 1, -1]}", [3, 2, 1]),
+        ("{range: [0, 0.3, 0.1]}", [0.0, 0.1, 0.2, 0.3]),
+        ("{geometric: [64, 512, 2]}", [64, 128, 256, 512]),
+        ("{geometric: [8, 1, 0.5]}", [8.0, 4.0, 2.0, 1.0]),
+        ("{range: [5, 5, 1]}", [5]),
+    ],
+)
+def test_rule_stands_for_its_values_stop_included(file: Path, stated: str, values: list[float]) -> None:
+    sweep = read_sweep(edited(file, "[8, 16, 32]", stated))
+    assert sweep.values("workload.batch_size") == values
+    assert [type(value) for value in sweep.values("workload.batch_size")] == [type(value) for value in values]
+
+
+def test_zipped_axes_vary_together_and_faster_axes_within(file: Path) -> None:
+    edited(
+        file,
+        "grid:\n  system: [npu_only, neupims]",
+        "zip: {system: [npu_only, neupims], seed: {range: [1, 2, 1]}}\ngrid:",
+    )
+    assert places(file) == [
+        *[("npu_only", 1, 8), ("npu_only", 1, 16), ("npu_only", 1, 32)],
+        *[("neupims", 2, 8), ("neupims", 2, 16), ("neupims", 2, 32)],
+    ]
+    assert [point.config.seed for point in expand(read_sweep(file), "")] == [1, 1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("base_seed", "stated", "seeds"),
+    [("", "repeats: 3", [0, 1, 2]), ("seed: 7, ", "repeats: 2", [7, 8]), ("", "seeds: [5, 1]", [5, 1])],
+)
+def test_repeats_are_seeds_that_vary_fastest(file: Path, base_seed: str, stated: str, seeds: list[int]) -> None:
+    edited(file, "base: {", f"base: {{{base_seed}")
+    edited(file, "metrics:", f"{stated}\nmetrics:")
+    points = list(expand(read_sweep(file), ""))
+    assert list(points[0].axes) == ["system", "workload.batch_size", "seed"]
+    assert [point.config.seed for point in points] == seeds * 6
+    assert len({point.hash for point in points}) == 6 * len(seeds)
+
+
+def test_table_of_a_page_shows_the_mean_of_repeats(file: Path, tmp_path: Path) -> None:
+    table = "tables: [{title: Cycles, rows: system, columns: workload.batch_size, value: cycles, decimals: 7}]"
+    edited(file, "metrics:", f"repeats: 3\n{table}\nmetrics:")
+    results = sweep(file, tmp_path / "out", 1, lambda config: fake(config) | {"cycles": 10**6 * config.seed**2})
+    assert "| NeuPIMs | 1.6666667 | 1.6666667 | 1.6666667 |" in to_markdown(read_sweep(file), results)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("[8, 16, 32]", "{range: [8, 32]}", ["grid.workload.batch_size", "range needs three numbers", "step"]),
+        ("[8, 16, 32]", "{range: [8, 32, 0]}", ["no way in steps of 0"]),
+        ("[8, 16, 32]", "{range: [8, 32, -8]}", ["from 8 to 32", "steps of -8"]),
+        ("[8, 16, 32]", "{range: [0, 1, 1.0e-9]}", ["more than 100000 values"]),
+        ("[8, 16, 32]", "{geometric: [8, 32, 1]}", ["no way in factors of 1"]),
+        ("[8, 16, 32]", "{geometric: [0, 32, 2]}", ["from 0 to 32"]),
+        ("[8, 16, 32]", "{rang: [8, 32, 8]}", ["must be a list, {range:", "{geometric:"]),
+        ("metrics:", "zip: {seed: [1, 2], model.heads: [8]}\nmetrics:", ["zip.0:", "seed 2, model.heads 1"]),
+        ("metrics:", "zip: {system: [neupims]}\nmetrics:", ["system is an axis of zip.0 and of grid"]),
+        ("metrics:", "zip: [{model.layers: [4]}]\nmetrics:", ["model.layers", "base", "zip"]),
+        ("metrics:", "repeats: 2\nseeds: [1]\nmetrics:", ["repeats and seeds"]),
+        ("metrics:", "repeats: 0\nmetrics:", ["repeats=0", "greater than or equal to 1"]),
+        ("metrics:", "seeds: [-1]\nmetrics:", ["seeds.0=-1"]),
+        ("metrics:", "repeets: 2\nmetrics:", ["repeets=2", "mean repeats?"]),
+        ("metrics:", "quick: {repeats: 2}\nmetrics:", ["quick.repeats", "neither repeats nor seeds"]),
+        ("metrics:", "quick: {zip: {seed: [1]}}\nmetrics:", ["quick.zip", "axes of zip: none"]),
+    ],
+)
+def test_bad_axis_is_one_line_that_names_key_and_what_is_allowed(
+    file: Path, old: str, new: str, told: list[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        list(expand(read_sweep(edited(file, old, new)), ""))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(text in message for text in [str(file), *told]), message
 
 
 # --- the results ---
@@ -302,6 +392,83 @@ def test_command_prints_the_table_on_stdout_and_progress_on_stderr(
     assert ("RuntimeError: a bug" in err) == (code == 1)
     assert run(capsys, "results", tmp_path / "out", "--csv", tmp_path / "copy.csv")[:2] == (0, out)
     assert (tmp_path / "copy.csv").read_bytes() == (tmp_path / "out/points.csv").read_bytes()
+
+
+@pytest.fixture
+def results(file: Path, tmp_path: Path) -> Path:
+    """A results folder with two failed points."""
+    sweep(file, tmp_path / "out", workers=1, run_point=fake_that_fails_at_16)
+    return tmp_path / "out"
+
+
+def test_where_chooses_rows_and_leaves_their_text_as_it_is(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = "system == 'neupims' and `workload.batch_size` < 20"
+    code, _, _ = run(capsys, "results", results, "--where", where, "--csv", tmp_path / "some.csv")
+    lines = (results / "points.csv").read_text().splitlines()
+    assert code == 0
+    assert (tmp_path / "some.csv").read_text().splitlines() == [lines[0], *lines[4:6]]
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("sistem == 'neupims'", ["no column 'sistem'", "mean system?"]),
+        ("cycles + 1", ["true or false"]),
+        ("cycles >", ["not an expression"]),
+        ("@cycles > 1", ["@ and __ are not allowed"]),
+        ("system > 1", ["--where"]),
+    ],
+)
+def test_bad_condition_is_one_line(
+    results: Path, capsys: pytest.CaptureFixture[str], where: str, told: list[str]
+) -> None:
+    code, out, err = run(capsys, "results", results, "--where", where)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert all(text in err for text in told), err
+
+
+def test_failed_points_are_listed_with_message_and_traceback(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "results", results, "--failed")
+    assert code == 0
+    assert "system=neupims, workload.batch_size=16\n    the batch does not fit: 16 > 15\n" in out
+    assert "    RuntimeError: a bug\n" in out
+    assert "Traceback" in out
+    assert "batch_size=8" not in out
+
+
+def test_parquet_has_the_table_and_without_pyarrow_is_one_line(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pyarrow", None)
+        code, _, err = run(capsys, "results", results, "--parquet", tmp_path / "t.parquet")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "pip install 'neupims-sim[parquet]'" in err
+    pytest.importorskip("pyarrow")
+    assert run(capsys, "results", results, "--parquet", tmp_path / "t.parquet")[0] == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "t.parquet"), load_results(results)[1], check_dtype=False)
+
+
+def test_folder_with_the_two_exported_files_alone_can_be_read(results: Path, tmp_path: Path) -> None:
+    definition, table = load_results(results)
+    for path in results.glob("store.*"):
+        path.unlink()
+    copied_definition, copied = load_results(results)
+    assert copied_definition == definition
+    pd.testing.assert_frame_equal(copied, table)
+
+
+def test_summary_counts_points_run_reused_and_failed(
+    results: Path, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neupims_sim.cli.sweep.run_sweep", functools.partial(sweep, run_point=fake))
+    edited(file, "[8, 16, 32]", "[8, 16, 32, 64]")
+    code, _, err = run(capsys, "sweep", file, "--workers", 1, "--out", results)
+    assert (code, "2 points run, 6 reused, 2 failed; 0." in err) == (1, True)
+    code, _, err = run(capsys, "sweep", file, "--workers", 1, "--out", results, "--retry-failed")
+    assert (code, "2 points run, 6 reused, 0 failed; 0." in err) == (0, True)
 
 
 def test_results_of_another_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
