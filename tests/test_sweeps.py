@@ -108,6 +108,14 @@ def test_quickstart_compares_three_systems_at_three_batch_sizes_under_both_prese
     assert {point.config.preset for point in points} == {"physical", "asplos24"}
 
 
+def test_example_of_the_documentation_is_a_sweep(file: Path) -> None:
+    page = Path(__file__).parents[1] / "docs/sweeps.md"
+    file.write_text(page.read_text().split("```yaml\n")[1].split("```")[0])
+    definition = read_sweep(file)
+    assert len(list(expand(definition, ""))) == (4 + 2) * 2 * 2 * 3
+    assert len(list(expand(definition.quick_form(), ""))) == 2 * 2 * 2
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
@@ -441,8 +449,12 @@ def test_failed_points_are_listed_with_message_and_traceback(results: Path, caps
 def test_parquet_has_the_table_and_without_pyarrow_is_one_line(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+
+    def without_pyarrow(*args: object, **options: object) -> None:
+        raise ImportError
+
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "pyarrow", None)
+        patch.setattr(pd.DataFrame, "to_parquet", without_pyarrow)
         code, _, err = run(capsys, "results", results, "--parquet", tmp_path / "t.parquet")
         assert (code, err.count("\n")) == (2, 1)
         assert "pip install 'neupims-sim[parquet]'" in err
