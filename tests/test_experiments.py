@@ -116,7 +116,7 @@ def setting(path: str, value: Any) -> Callable[[dict[str, Any]], object]:
 
 
 def test_points_are_the_product_of_variants_and_grid_less_what_is_excluded(file: Path) -> None:
-    points = expand(read_sweep(file), "")
+    points = list(expand(read_sweep(file), ""))
     assert [tuple(point.axes.values()) for point in points] == [
         *[("plain", 8), ("plain", 16), ("pim", 8), ("pim", 16)],
         *[("pim dual", 8), ("pim dual", 16), ("pim dual", 32)],
@@ -159,7 +159,7 @@ def test_variant_wins_over_base_however_either_writes_the_key(
         tree["base"] = {"system": "neupims"} | base
         tree["variants"]["device"] = {"plain": variant, "pim": {}, "pim dual": {}}
 
-    points = expand(read_sweep(edited(file, change)), "")
+    points = list(expand(read_sweep(edited(file, change)), ""))
     assert points[0].config.model.layers == 8
     assert points[2].config.model.layers in (4, 32)
     if "heads" in str(base):

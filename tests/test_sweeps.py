@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import signal
 import subprocess
@@ -19,7 +18,11 @@ from cli_cases import run
 from neupims_sim.config import Config, config_hash, load_config
 from neupims_sim.errors import InputError
 from neupims_sim.sweeps import Progress, expand, load_results, read_sweep, sweep
-from neupims_sim.sweeps.execution import execute
+from neupims_sim.sweeps.database import Reader
+from neupims_sim.sweeps.execution import Task
+from neupims_sim.sweeps.processes import execute_in_processes
+from neupims_sim.sweeps.store import read_tracebacks
+from neupims_sim.sweeps.tables import to_markdown
 
 SWEEP = """
 name: small
@@ -58,6 +61,13 @@ def slow_fake(config: Config) -> dict[str, Any]:
     return fake(config)
 
 
+def count_finished(out: Path) -> int:
+    try:
+        return len(load_results(out)[1])
+    except InputError:
+        return 0
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
@@ -75,7 +85,7 @@ def edited(file: Path, old: str, new: str) -> Path:
 
 
 def test_last_axis_varies_fastest(file: Path) -> None:
-    points = expand(read_sweep(file), "")
+    points = list(expand(read_sweep(file), ""))
     assert [(p.axes["system"], p.axes["workload.batch_size"]) for p in points] == [
         ("npu_only", 8),
         ("npu_only", 16),
@@ -87,15 +97,23 @@ def test_last_axis_varies_fastest(file: Path) -> None:
 
 
 def test_point_is_the_configuration_that_the_keys_say(file: Path) -> None:
-    point = expand(read_sweep(file), "")[4]
+    point = list(expand(read_sweep(file), ""))[4]
     assert point.config == load_config("neupims", {"model.layers": 4, "workload.batch_size": 16})
     assert point.hash == config_hash(point.config)
 
 
 def test_quickstart_compares_three_systems_at_three_batch_sizes_under_both_presets() -> None:
-    points = expand(read_sweep("quickstart"), "")
+    points = list(expand(read_sweep("quickstart"), ""))
     assert len({point.hash for point in points}) == 3 * 3 * 2
     assert {point.config.preset for point in points} == {"physical", "asplos24"}
+
+
+def test_example_of_the_documentation_is_a_sweep(file: Path) -> None:
+    page = Path(__file__).parents[1] / "docs/sweeps.md"
+    file.write_text(page.read_text().split("```yaml\n")[1].split("```")[0])
+    definition = read_sweep(file)
+    assert len(list(expand(definition, ""))) == (4 + 2) * 2 * 2 * 3
+    assert len(list(expand(definition.quick_form(), ""))) == 2 * 2 * 2
 
 
 @pytest.mark.parametrize(
@@ -129,6 +147,95 @@ def test_unknown_sweep_is_told_with_the_nearest_name() -> None:
         read_sweep("quickstrat")
 
 
+# --- axes ---
+
+
+def places(file: Path) -> list[tuple[Any, ...]]:
+    return [tuple(point.axes.values()) for point in expand(read_sweep(file), "")]
+
+
+@pytest.mark.parametrize(
+    ("stated", "values"),
+    [
+        ("{range: [8, 32, 8]}", [8, 16, 24, 32]),
+        ("{range: [8, 31, 8]}", [8, 16, 24]),
+        ("{range: [3, 1, -1]}", [3, 2, 1]),
+        ("{range: [0, 0.3, 0.1]}", [0.0, 0.1, 0.2, 0.3]),
+        ("{geometric: [64, 512, 2]}", [64, 128, 256, 512]),
+        ("{geometric: [8, 1, 0.5]}", [8.0, 4.0, 2.0, 1.0]),
+        ("{range: [5, 5, 1]}", [5]),
+    ],
+)
+def test_rule_stands_for_its_values_stop_included(file: Path, stated: str, values: list[float]) -> None:
+    sweep = read_sweep(edited(file, "[8, 16, 32]", stated))
+    assert sweep.values("workload.batch_size") == values
+    assert [type(value) for value in sweep.values("workload.batch_size")] == [type(value) for value in values]
+
+
+def test_zipped_axes_vary_together_and_faster_axes_within(file: Path) -> None:
+    edited(
+        file,
+        "grid:\n  system: [npu_only, neupims]",
+        "zip: {system: [npu_only, neupims], seed: {range: [1, 2, 1]}}\ngrid:",
+    )
+    assert places(file) == [
+        *[("npu_only", 1, 8), ("npu_only", 1, 16), ("npu_only", 1, 32)],
+        *[("neupims", 2, 8), ("neupims", 2, 16), ("neupims", 2, 32)],
+    ]
+    assert [point.config.seed for point in expand(read_sweep(file), "")] == [1, 1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("base_seed", "stated", "seeds"),
+    [("", "repeats: 3", [0, 1, 2]), ("seed: 7, ", "repeats: 2", [7, 8]), ("", "seeds: [5, 1]", [5, 1])],
+)
+def test_repeats_are_seeds_that_vary_fastest(file: Path, base_seed: str, stated: str, seeds: list[int]) -> None:
+    edited(file, "base: {", f"base: {{{base_seed}")
+    edited(file, "metrics:", f"{stated}\nmetrics:")
+    points = list(expand(read_sweep(file), ""))
+    assert list(points[0].axes) == ["system", "workload.batch_size", "seed"]
+    assert [point.config.seed for point in points] == seeds * 6
+    assert len({point.hash for point in points}) == 6 * len(seeds)
+
+
+def test_table_of_a_page_shows_the_mean_of_repeats(file: Path, tmp_path: Path) -> None:
+    table = "tables: [{title: Cycles, rows: system, columns: workload.batch_size, value: cycles, decimals: 7}]"
+    edited(file, "metrics:", f"repeats: 3\n{table}\nmetrics:")
+    results = sweep(file, tmp_path / "out", 1, lambda config: fake(config) | {"cycles": 10**6 * config.seed**2})
+    assert "| NeuPIMs | 1.6666667 | 1.6666667 | 1.6666667 |" in to_markdown(read_sweep(file), results)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("[8, 16, 32]", "{range: [8, 32]}", ["grid.workload.batch_size", "range needs three numbers", "step"]),
+        ("[8, 16, 32]", "{range: [8, 32, 0]}", ["no way in steps of 0"]),
+        ("[8, 16, 32]", "{range: [8, 32, -8]}", ["from 8 to 32", "steps of -8"]),
+        ("[8, 16, 32]", "{range: [0, 1, 1.0e-9]}", ["more than 100000 values"]),
+        ("[8, 16, 32]", "{geometric: [8, 32, 1]}", ["no way in factors of 1"]),
+        ("[8, 16, 32]", "{geometric: [0, 32, 2]}", ["from 0 to 32"]),
+        ("[8, 16, 32]", "{rang: [8, 32, 8]}", ["must be a list, {range:", "{geometric:"]),
+        ("metrics:", "zip: {seed: [1, 2], model.heads: [8]}\nmetrics:", ["zip.0:", "seed 2, model.heads 1"]),
+        ("metrics:", "zip: {system: [neupims]}\nmetrics:", ["system is an axis of zip.0 and of grid"]),
+        ("metrics:", "zip: [{model.layers: [4]}]\nmetrics:", ["model.layers", "base", "zip"]),
+        ("metrics:", "repeats: 2\nseeds: [1]\nmetrics:", ["repeats and seeds"]),
+        ("metrics:", "repeats: 0\nmetrics:", ["repeats=0", "greater than or equal to 1"]),
+        ("metrics:", "seeds: [-1]\nmetrics:", ["seeds.0=-1"]),
+        ("metrics:", "repeets: 2\nmetrics:", ["repeets=2", "mean repeats?"]),
+        ("metrics:", "quick: {repeats: 2}\nmetrics:", ["quick.repeats", "neither repeats nor seeds"]),
+        ("metrics:", "quick: {zip: {seed: [1]}}\nmetrics:", ["quick.zip", "axes of zip: none"]),
+    ],
+)
+def test_bad_axis_is_one_line_that_names_key_and_what_is_allowed(
+    file: Path, old: str, new: str, told: list[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        list(expand(read_sweep(edited(file, old, new)), ""))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(text in message for text in [str(file), *told]), message
+
+
 # --- the results ---
 
 
@@ -138,12 +245,12 @@ def test_table_has_a_row_per_point_in_order_and_the_folder_every_result(file: Pa
         *("point", "status", "error", "system", "workload.batch_size"),
         *("throughput_tokens_per_s", "utilization.npu", "cycles"),
     ]
-    points = expand(read_sweep(file), "")
+    points = list(expand(read_sweep(file), ""))
     assert list(table["point"]) == [point.hash for point in points]
     assert list(table["cycles"]) == [800, 1600, 3200] * 2
     assert set(table["status"]) == {"ok"}
-    for point in points:
-        assert json.loads((tmp_path / f"out/points/{point.hash}.json").read_text()) == fake(point.config)
+    with Reader(tmp_path / "out") as reader:
+        assert {row.hash: row.result for row in reader.rows()} == {point.hash: fake(point.config) for point in points}
     definition, stored = load_results(tmp_path / "out")
     assert definition == read_sweep(file)
     pd.testing.assert_frame_equal(stored, table)
@@ -152,10 +259,12 @@ def test_table_has_a_row_per_point_in_order_and_the_folder_every_result(file: Pa
 def test_inv7_same_bytes_with_one_worker_and_two(file: Path, tmp_path: Path) -> None:
     for workers in (1, 2):
         sweep(file, tmp_path / str(workers), workers, run_point=fake_that_fails_at_16)
-    names = sorted(path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*.[cjy]*"))
-    assert len(names) == 2 + 4
-    for name in names:
-        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    stored = []
+    for folder in (tmp_path / "1", tmp_path / "2"):
+        with Reader(folder) as reader:
+            stored.append([row._replace(traceback="") for row in reader.rows()])
+    assert stored[0] == stored[1]
+    assert (tmp_path / "1/points.csv").read_bytes() == (tmp_path / "2/points.csv").read_bytes()
 
 
 def test_failing_point_is_recorded_and_the_others_go_on(file: Path, tmp_path: Path) -> None:
@@ -164,12 +273,12 @@ def test_failing_point_is_recorded_and_the_others_go_on(file: Path, tmp_path: Pa
     assert list(table["error"]) == ["", "RuntimeError: a bug", "", "", "the batch does not fit: 16 > 15", ""]
     text = (tmp_path / "out/points.csv").read_text()
     assert ",neupims,32,10.666666666666666,3.2,3200\n" in text, "an integer stays one beside an empty cell"
-    (traceback,) = (tmp_path / "out/points").glob("*.traceback.txt")
-    assert traceback.name.startswith(table["point"][1])
-    assert "RuntimeError: a bug" in traceback.read_text()
+    traces = read_tracebacks(tmp_path / "out")
+    assert list(traces) == [table["point"][1]]
+    assert "RuntimeError: a bug" in traces[table["point"][1]]
 
 
-def test_failed_points_run_again_and_finished_ones_do_not(file: Path, tmp_path: Path) -> None:
+def test_failed_points_run_again_only_on_request_and_finished_ones_never(file: Path, tmp_path: Path) -> None:
     sweep(file, tmp_path / "out", workers=1, run_point=fake_that_fails_at_16)
     ran = []
 
@@ -177,10 +286,14 @@ def test_failed_points_run_again_and_finished_ones_do_not(file: Path, tmp_path: 
         ran.append((config.system, config.workload.batch_size))
         return fake(config)
 
-    table = sweep(file, tmp_path / "out", workers=1, run_point=counted)
+    seen: list[Progress] = []
+    sweep(file, tmp_path / "out", workers=1, run_point=counted, on_progress=seen.append)
+    assert ran == []
+    assert seen == [Progress(total=6, reused=6, done=6, failed=2)]
+    table = sweep(file, tmp_path / "out", workers=1, run_point=counted, retry_failed=True)
     assert ran == [("npu_only", 16), ("neupims", 16)]
     assert set(table["status"]) == {"ok"}
-    assert not list((tmp_path / "out/points").glob("*.traceback.txt"))
+    assert read_tracebacks(tmp_path / "out") == {}
     sweep(file, tmp_path / "whole", workers=1, run_point=fake)
     assert (tmp_path / "out/points.csv").read_bytes() == (tmp_path / "whole/points.csv").read_bytes()
 
@@ -191,12 +304,6 @@ def test_a_longer_axis_runs_only_the_new_points(file: Path, tmp_path: Path) -> N
     sweep(edited(file, "[8, 16", "[4, 8, 16"), tmp_path / "out", 1, fake, seen.append)
     assert [(p.reused, p.done, p.total) for p in seen] == [(6, 6, 8), (6, 7, 8), (6, 8, 8)]
     assert seen[1].last == "system=npu_only, workload.batch_size=4"
-
-
-def test_damaged_result_runs_again(file: Path, tmp_path: Path) -> None:
-    table = sweep(file, tmp_path / "out", workers=1, run_point=fake)
-    (tmp_path / "out/points" / f"{table['point'][0]}.json").write_text('{"cycles": 1')
-    pd.testing.assert_frame_equal(sweep(file, tmp_path / "out", workers=1, run_point=fake), table)
 
 
 def test_equal_points_run_once(file: Path, tmp_path: Path) -> None:
@@ -246,7 +353,7 @@ def test_killed_sweep_keeps_finished_points_and_leaves_no_process(file: Path, tm
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
-        while not list(out.glob("points/*.json")) and process.poll() is None and time.monotonic() < deadline:
+        while count_finished(out) == 0 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(0.5)  # the next point is under way
         if how == signal.SIGINT:
@@ -256,16 +363,17 @@ def test_killed_sweep_keeps_finished_points_and_leaves_no_process(file: Path, tm
         process.communicate(timeout=30)  # ends when the workers, too, have closed their end
     finished = load_results(out)[1]
     assert list(finished["workload.batch_size"]) == [8]
-    stored = (out / "points" / f"{finished['point'][0]}.json").stat().st_mtime_ns
-    assert len(sweep(file, out, workers=1, run_point=fake)) == 6
-    assert (out / "points" / f"{finished['point'][0]}.json").stat().st_mtime_ns == stored
+    ran = []
+    table = sweep(file, out, workers=1, run_point=lambda c: ran.append(c.workload.batch_size) or fake(c))  # type: ignore[func-returns-value]
+    assert (len(table), sorted(ran)) == (6, [8, 16, 16, 32, 32])
 
 
 def test_closing_an_execution_does_not_wait_for_points_that_have_not_started() -> None:
     config = load_config("neupims", {"workload.batch_size": 8})
-    configs = {str(number): config for number in range(100)}
-    outcomes = execute(slow_fake, configs, workers=2)
-    next(outcomes)
+    tasks = (Task(number, config.model_dump_json()) for number in range(100))
+    outcomes = execute_in_processes(slow_fake, tasks, workers=2)
+    while next(outcomes)[1] is None:
+        pass
     start = time.monotonic()
     outcomes.close()
     assert time.monotonic() - start < 10
@@ -292,6 +400,87 @@ def test_command_prints_the_table_on_stdout_and_progress_on_stderr(
     assert ("RuntimeError: a bug" in err) == (code == 1)
     assert run(capsys, "results", tmp_path / "out", "--csv", tmp_path / "copy.csv")[:2] == (0, out)
     assert (tmp_path / "copy.csv").read_bytes() == (tmp_path / "out/points.csv").read_bytes()
+
+
+@pytest.fixture
+def results(file: Path, tmp_path: Path) -> Path:
+    """A results folder with two failed points."""
+    sweep(file, tmp_path / "out", workers=1, run_point=fake_that_fails_at_16)
+    return tmp_path / "out"
+
+
+def test_where_chooses_rows_and_leaves_their_text_as_it_is(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = "system == 'neupims' and `workload.batch_size` < 20"
+    code, _, _ = run(capsys, "results", results, "--where", where, "--csv", tmp_path / "some.csv")
+    lines = (results / "points.csv").read_text().splitlines()
+    assert code == 0
+    assert (tmp_path / "some.csv").read_text().splitlines() == [lines[0], *lines[4:6]]
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("sistem == 'neupims'", ["no column 'sistem'", "mean system?"]),
+        ("cycles + 1", ["true or false"]),
+        ("cycles >", ["not an expression"]),
+        ("@cycles > 1", ["@ and __ are not allowed"]),
+        ("system > 1", ["--where"]),
+    ],
+)
+def test_bad_condition_is_one_line(
+    results: Path, capsys: pytest.CaptureFixture[str], where: str, told: list[str]
+) -> None:
+    code, out, err = run(capsys, "results", results, "--where", where)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert all(text in err for text in told), err
+
+
+def test_failed_points_are_listed_with_message_and_traceback(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "results", results, "--failed")
+    assert code == 0
+    assert "system=neupims, workload.batch_size=16\n    the batch does not fit: 16 > 15\n" in out
+    assert "    RuntimeError: a bug\n" in out
+    assert "Traceback" in out
+    assert "batch_size=8" not in out
+
+
+def test_parquet_has_the_table_and_without_pyarrow_is_one_line(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def without_pyarrow(*args: object, **options: object) -> None:
+        raise ImportError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_parquet", without_pyarrow)
+        code, _, err = run(capsys, "results", results, "--parquet", tmp_path / "t.parquet")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "pip install 'neupims-sim[parquet]'" in err
+    pytest.importorskip("pyarrow")
+    assert run(capsys, "results", results, "--parquet", tmp_path / "t.parquet")[0] == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "t.parquet"), load_results(results)[1], check_dtype=False)
+
+
+def test_folder_with_the_two_exported_files_alone_can_be_read(results: Path, tmp_path: Path) -> None:
+    definition, table = load_results(results)
+    for path in results.glob("store.*"):
+        path.unlink()
+    copied_definition, copied = load_results(results)
+    assert copied_definition == definition
+    pd.testing.assert_frame_equal(copied, table)
+
+
+def test_summary_counts_points_run_reused_and_failed(
+    results: Path, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neupims_sim.cli.sweep.run_sweep", functools.partial(sweep, run_point=fake))
+    edited(file, "[8, 16, 32]", "[8, 16, 32, 64]")
+    code, _, err = run(capsys, "sweep", file, "--workers", 1, "--out", results)
+    assert (code, "2 points run, 6 reused, 2 failed; 0." in err) == (1, True)
+    code, _, err = run(capsys, "sweep", file, "--workers", 1, "--out", results, "--retry-failed")
+    assert (code, "2 points run, 6 reused, 0 failed; 0." in err) == (0, True)
 
 
 def test_results_of_another_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 
 import neupims_sim
-from neupims_sim.cli.sweep import run_with_progress, tell_failures
+from neupims_sim.cli.sweep import Dask, RetryFailed, Workers, run_with_progress, tell_failures
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
 from neupims_sim.sweeps import Sweep, read_sweep
@@ -28,11 +28,13 @@ def experiment(
     quick: Annotated[
         bool, typer.Option("--quick", help="Run the quick form; the folder itself stays as it is.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(help="Processes; as many as CPUs unless given.")] = None,
+    workers: Workers = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Results folder; results/<name> unless given, results/<name>-quick if quick."),
     ] = None,
+    dask: Dask = None,
+    retry_failed: RetryFailed = False,
 ) -> None:
     """Run an experiment; write its figures, points.csv and the tables of its README.md, and print the files.
 
@@ -45,7 +47,7 @@ def experiment(
         raise InputError(f"{label(file)}: no such file; an experiment is a folder with sweep.yaml and {PAGE}")
     definition = read_sweep(file)
     results = out or Path("results") / (f"{definition.name}-quick" if quick else definition.name)
-    table = run_with_progress(file, results, workers, quick)
+    table = run_with_progress(file, results, workers, quick, dask, retry_failed)
     failed = tell_failures(table)
     if failed < len(table):
         for written in _write(definition, table, results, results if quick else folder, page, _command(folder, quick)):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import io
+import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,64 +22,173 @@ from rich.table import Table
 
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
-from neupims_sim.sweeps import Progress, load_results, read_sweep
+from neupims_sim.sweeps import Progress, Sweep, read_sweep
 from neupims_sim.sweeps import sweep as run_sweep
+from neupims_sim.sweeps.derivation import expression_problem
+from neupims_sim.sweeps.points import place_text
+from neupims_sim.sweeps.store import count_other_code, load_text, parse_table, read_tracebacks
 from neupims_sim.sweeps.tables import format_cell
+
+SHOWN_FAILURES = 20
+"""Failed points that are named at the end of a sweep."""
+LINE_SECONDS = 1.0
+"""The least time between two lines of progress where there is no terminal."""
+
+
+Workers = Annotated[int | None, typer.Option(help="Processes; as many as CPUs unless given.")]
+Dask = Annotated[
+    str | None,
+    typer.Option("--dask", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, e.g. tcp://host:8786."),
+]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run points again that have failed.")]
 
 
 def sweep(
     file: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep file, or the stem of one in configs/sweeps.")],
-    workers: Annotated[int | None, typer.Option(help="Processes; as many as CPUs unless given.")] = None,
+    workers: Workers = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Results folder; results/<name> unless given.")
     ] = None,
+    dask: Dask = None,
+    retry_failed: RetryFailed = False,
 ) -> None:
-    """Run every point of a sweep that has no stored result yet, and print the table.
+    """Run every point of a sweep that has not finished yet, and print the table.
 
     Interrupt it whenever you like: the same command goes on. Exit code 1 if a point failed.
     """
     directory = out or Path("results") / read_sweep(file).name
-    table = run_with_progress(file, directory, workers)
-    _print_results(directory)
+    table = run_with_progress(file, directory, workers, dask=dask, retry_failed=retry_failed)
+    _print_table(read_sweep(file), table)
     failed = tell_failures(table)
     typer.echo(f"results in {label(directory)}", err=True)
     if failed:
         raise typer.Exit(1)
 
 
-def run_with_progress(file: str | Path, directory: Path, workers: int | None, quick: bool = False) -> pd.DataFrame:
-    """Run a sweep, with progress on stderr; an interruption ends the program with exit code 130."""
+def run_with_progress(
+    file: str | Path,
+    directory: Path,
+    workers: int | None,
+    quick: bool = False,
+    dask: str | None = None,
+    retry_failed: bool = False,
+) -> pd.DataFrame:
+    """Run a sweep, with progress and a summary on stderr; an interruption ends the program with exit code 130."""
+    start, last = time.monotonic(), Progress(0, 0, 0, 0)
+
+    def remember(progress: Progress) -> None:
+        nonlocal last
+        last = progress
+        show(progress)
+
     try:
-        with _shown_progress() as on_progress:
-            return run_sweep(file, directory, workers, on_progress=on_progress, quick=quick)
+        with _shown_progress() as show:
+            table = run_sweep(
+                file, directory, workers, on_progress=remember, quick=quick, dask=dask, retry_failed=retry_failed
+            )
     except KeyboardInterrupt:
         typer.echo(f"interrupted; finished points are in {label(directory)}, the same command goes on", err=True)
         raise typer.Exit(130) from None
+    typer.echo(_summary(last, time.monotonic() - start), err=True)
+    return table
+
+
+def _summary(last: Progress, seconds: float) -> str:
+    wall = timedelta(seconds=round(seconds)) if seconds >= 60 else f"{seconds:.1f} s"
+    return f"{last.done - last.reused} points run, {last.reused} reused, {last.failed} failed; {wall}"
 
 
 def tell_failures(table: pd.DataFrame) -> int:
     """Name the failed points on stderr; returns how many there are."""
     failed = table[table["status"] == "failed"]
-    for point, error in zip(failed["point"], failed["error"], strict=True):
+    for point, error in zip(failed["point"][:SHOWN_FAILURES], failed["error"], strict=False):
         typer.echo(f"failed: {point}: {error}", err=True)
+    if len(failed) > SHOWN_FAILURES:
+        typer.echo(f"failed: {len(failed) - SHOWN_FAILURES} more; `results DIR --failed` lists them", err=True)
+    if len(failed):
+        typer.echo("--retry-failed runs failed points again", err=True)
     return len(failed)
 
 
 def results(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Results folder of a sweep.")],
     csv: Annotated[Path | None, typer.Option(metavar="F", help="Also write the unrounded table to this file.")] = None,
+    parquet: Annotated[Path | None, typer.Option(metavar="F", help="The same as Parquet; needs pyarrow.")] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="EXPRESSION", help="Only these rows, e.g. 'system == \"neupims\" and `cycles` < 1e6'."),
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="List the failed points with their tracebacks.")] = False,
 ) -> None:
     """Print the results of a sweep."""
-    _print_results(directory)
+    definition, text = load_text(directory)
+    table = parse_table(text)
+    chosen = pd.Series(True, index=table.index) if where is None else _chosen(table, where)
+    if failed:
+        chosen &= table["status"] == "failed"
+        _print_failures(directory, definition, table[chosen])
+    else:
+        _print_table(definition, table[chosen])
+    _tell_other_code(directory)
     if csv is not None:
+        cells = pd.read_csv(
+            io.StringIO(text), dtype=str, keep_default_na=False
+        )  # as text, so that numbers stay as they are
+        _write_file("--csv", csv, cells[chosen].to_csv(index=False, lineterminator="\n").encode())
+    if parquet is not None:
+        _write_file("--parquet", parquet, _parquet(table[chosen]))
+
+
+def _chosen(table: pd.DataFrame, where: str) -> pd.Series[bool]:
+    """Which rows meet a condition."""
+    problem = expression_problem(where, [str(column) for column in table])
+    if problem:
+        raise InputError(f"--where {where!r}: {problem}")
+    try:
+        chosen = table.eval(where.strip(), engine="python")
+    except (TypeError, ValueError, NotImplementedError, SyntaxError, ArithmeticError, AttributeError) as error:
+        raise InputError(f"--where {where!r}: {' '.join(str(error).split())}") from None
+    if not isinstance(chosen, pd.Series) or chosen.dtype != bool:
+        raise InputError(f"--where {where!r}: must be true or false for every row, such as 'cycles > 1000'")
+    return chosen
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    try:
+        content: bytes = table.to_parquet(None, engine="pyarrow", index=False)
+    except ImportError:
+        raise InputError("--parquet needs the package pyarrow: pip install 'neupims-sim[parquet]'") from None
+    return content
+
+
+def _write_file(option: str, path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
         try:
-            shutil.copyfile(directory / "points.csv", csv)
-        except (OSError, shutil.SameFileError) as error:
-            raise InputError(f"--csv {csv}: cannot be written: {error}") from error
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be written: {error.strerror}") from error
 
 
-def _print_results(directory: Path) -> None:
-    definition, table = load_results(directory)
+def _print_failures(directory: Path, definition: Sweep, table: pd.DataFrame) -> None:
+    """Points, messages and tracebacks."""
+    traces = read_tracebacks(directory)
+    for row in table.to_dict("records"):
+        typer.echo(f"{row['point']} {place_text({axis: row[axis] for axis in definition.axes})}\n    {row['error']}")
+        typer.echo(textwrap.indent(traces.get(row["point"], ""), "    "), nl=False)
+
+
+def _tell_other_code(directory: Path) -> None:
+    """Say on stderr if results come from code that is not this program's."""
+    other = count_other_code(directory)
+    if other:
+        typer.echo(f"{other} of these points are of other code than this program's; a sweep runs them again", err=True)
+
+
+def _print_table(definition: Sweep, table: pd.DataFrame) -> None:
     shown = Table(
         title=definition.title or definition.name,
         title_justify="left",
@@ -107,11 +218,18 @@ def _print_results(directory: Path) -> None:
 
 @contextmanager
 def _shown_progress() -> Iterator[Callable[[Progress], None]]:
-    """A bar on stderr if that is a terminal, else a line per point."""
-    start = time.monotonic()
+    """A bar on stderr if that is a terminal, else lines: every failure, and the rest now and then."""
+    start = 0.0
     if not sys.stderr.isatty():
+        due = 0.0
 
         def print_line(progress: Progress) -> None:
+            nonlocal start, due
+            now = time.monotonic()
+            start = start or now
+            if now < due and not progress.error and progress.done < progress.total:
+                return
+            due = now + LINE_SECONDS if progress.last else 0.0
             what = f"{progress.last}: {progress.error or 'ok'}" if progress.last else f"{progress.reused} points stored"
             typer.echo(f"[{progress.done}/{progress.total}] {what}{_rate(progress, start)}", err=True)
 
@@ -128,6 +246,8 @@ def _shown_progress() -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task("points", total=None, rate="")
 
         def move_bar(progress: Progress) -> None:
+            nonlocal start
+            start = start or time.monotonic()
             failed = f", {progress.failed} failed" if progress.failed else ""
             bar.update(task, completed=progress.done, total=progress.total, rate=_rate(progress, start) + failed)
 
@@ -135,7 +255,7 @@ def _shown_progress() -> Iterator[Callable[[Progress], None]]:
 
 
 def _rate(progress: Progress, start: float) -> str:
-    """Points per minute and the time left, once a point has run."""
+    """Points per minute and the time left, once a point has run. ``start`` is when the first began."""
     ran, elapsed = progress.done - progress.reused, time.monotonic() - start
     if ran == 0 or elapsed == 0:
         return ""

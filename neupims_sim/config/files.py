@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Hashable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -129,17 +129,34 @@ def label(path: Path) -> str:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file (empty if the file is)."""
+    return parse_yaml(read_text(path), label(path))
+
+
+def read_text(path: Path) -> str:
+    """The text of a file; raises InputError if there is none."""
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{label(path)}: cannot be read: {_one_line(error)}") from error
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """The mapping in a text; messages start with ``source``."""
+    try:
+        tree = _parsed(text)
     except yaml.YAMLError as error:
-        raise InputError(f"{label(path)}: {_yaml_problem(error)}") from error
+        raise InputError(f"{source}: {_yaml_problem(error)}") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise InputError(f"{label(path)}: holds {_shown(tree)}, a mapping of keys to values is needed")
+        raise InputError(f"{source}: holds {_shown(tree)}, a mapping of keys to values is needed")
     return _string_keys(tree)
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    """What a YAML text says. Parsing dominates the loading of a configuration, and a sweep loads the same few files often."""
+    return yaml.load(text, _Loader)
 
 
 def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[tuple[str, ...], Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from neupims_sim.config.files import available
 from neupims_sim.errors import suggestion
-from neupims_sim.sweeps.definition import Sweep, TableSettings
+from neupims_sim.sweeps.definition import Quick, Sweep, TableSettings
 from neupims_sim.sweeps.derivation import expression_problem
 from neupims_sim.sweeps.labels import value_key
 
@@ -17,6 +17,7 @@ FIXED_COLUMNS = ("point", "status", "error")
 
 def problems(sweep: Sweep) -> Iterator[str]:
     """What is wrong with a sweep, one line each: key, value, what is allowed."""
+    yield from _bad_groups(sweep)
     yield from _keys_set_twice(sweep)
     yield from _missing_system(sweep)
     if sweep.quick is not None:
@@ -24,7 +25,12 @@ def problems(sweep: Sweep) -> Iterator[str]:
             for axis in getattr(sweep.quick, kind):
                 if axis not in getattr(sweep, kind):
                     yield f"quick.{kind}.{axis}: no such axis; {suggestion(axis, getattr(sweep, kind))}"
-        for problem in (*_keys_set_twice(sweep.quick_form()), *_missing_system(sweep.quick_form())):
+        yield from _other_quick_axes(sweep, sweep.quick)
+        for problem in (
+            *_bad_groups(sweep.quick_form()),
+            *_keys_set_twice(sweep.quick_form()),
+            *_missing_system(sweep.quick_form()),
+        ):
             yield f"quick: {problem}"
     yield from _columns_named_twice(sweep)
     yield from _unknown_values(sweep)
@@ -33,28 +39,64 @@ def problems(sweep: Sweep) -> Iterator[str]:
     yield from _incomplete_tables(sweep)
 
 
+def _bad_groups(sweep: Sweep) -> Iterator[str]:
+    """Axes that vary together, and axes that two keys of the file state."""
+    for index, group in enumerate(sweep.zip):
+        lengths = {axis: len(values) for axis, values in group.items()}
+        if len(set(lengths.values())) > 1:
+            stated = ", ".join(f"{axis} {length}" for axis, length in lengths.items())
+            yield f"zip.{index}: its axes need equally many values; now {stated}"
+    if sweep.repeats is not None and sweep.seeds is not None:
+        yield "repeats and seeds are both given; keep one of them"
+    repeated = "repeats" if sweep.repeats is not None else "seeds"
+    groups = [(f"zip.{index}", group) for index, group in enumerate(sweep.zip)]
+    owners: dict[str, str] = {}
+    for where, group in (*groups, ("grid", sweep.grid), (repeated, sweep.repeated)):
+        for axis in group:
+            if axis in owners:
+                yield f"{axis} is an axis of {owners[axis]} and of {where}; keep one of them"
+            owners[axis] = where
+
+
+def _other_quick_axes(sweep: Sweep, quick: Quick) -> Iterator[str]:
+    """The quick form has the axes of the sweep, or its tables and plots would not fit."""
+    zipped = [axis for group in sweep.zip for axis in group]
+    if quick.zip and {axis for group in quick.zip for axis in group} != set(zipped):
+        yield f"quick.zip: must have the axes of zip: {', '.join(zipped) or 'none'}"
+    for key in ("repeats", "seeds"):
+        if getattr(quick, key) is not None and not sweep.repeated:
+            yield f"quick.{key}: the sweep itself has neither repeats nor seeds"
+
+
 def _keys_set_twice(sweep: Sweep) -> Iterator[str]:
     base = set(_leaves(sweep.base))
-    for axis in sweep.grid:
-        if axis in base:
-            yield f"{axis} is set in base and is an axis of grid; keep one of them"
+    for axis in sweep.keys:
+        if axis in base and not (axis == "seed" and sweep.repeats is not None):  # repeats start from the seed of base
+            yield f"{axis} is set in base and is an axis of {_owner(sweep, axis)}; keep one of them"
     owners: dict[str, str] = {}
     for axis, labels in sweep.variants.items():
-        if axis in sweep.grid or any(f"{key}.".startswith(f"{axis}.") for key in (*base, *sweep.grid)):
+        if any(f"{key}.".startswith(f"{axis}.") for key in (*base, *sweep.keys)):
             yield f"variants.{axis}: is a configuration key of base or grid; give the axis a name of its own"
         for name, settings in labels.items():
             for key in _leaves(settings):
-                if key in sweep.grid:
-                    yield f"variants.{axis}.{name}: {key} is an axis of grid, too; keep one of them"
+                if key in sweep.keys:
+                    yield f"variants.{axis}.{name}: {key} is an axis of {_owner(sweep, key)}, too; keep one of them"
                 if owners.setdefault(key, axis) != axis:
                     yield f"variants.{axis}.{name}: {key} is set by variants.{owners[key]}, too; keep one of them"
 
 
+def _owner(sweep: Sweep, axis: str) -> str:
+    """The key of the file that states an axis."""
+    if axis in sweep.grid:
+        return "grid"
+    return "zip" if any(axis in group for group in sweep.zip) else "repeats or seeds"
+
+
 def _missing_system(sweep: Sweep) -> Iterator[str]:
     by_variant = any(all("system" in settings for settings in labels.values()) for labels in sweep.variants.values())
-    if "system" not in sweep.base and "system" not in sweep.grid and not by_variant:
+    if "system" not in sweep.base and "system" not in sweep.keys and not by_variant:
         yield (
-            "base.system is missing (grid, or every label of an axis of variants, may state it instead); "
+            "base.system is missing (grid, zip, or every label of an axis of variants, may state it instead); "
             f"{suggestion('', available('systems'))}"
         )
 
@@ -123,14 +165,14 @@ def _unknown_columns(sweep: Sweep) -> Iterator[str]:
 
 
 def _incomplete_tables(sweep: Sweep) -> Iterator[str]:
-    """A cell must stand for one point: every axis with several values heads rows or columns."""
+    """A cell must stand for one point or its repeats: every other axis with several values heads rows or columns."""
     for index, table in enumerate(sweep.tables):
         heads = [*table.rows, *_column_axes(table)]
         if len(set(heads)) < len(heads):
             yield f"tables.{index}: an axis is given twice in rows and columns"
         for axis in sweep.axes:
             several = len({value_key(value) for value in sweep.values(axis)}) > 1
-            if several and axis not in heads:
+            if several and axis not in heads and axis not in sweep.repeated:
                 yield f"tables.{index}: {axis} has several values, and is in neither rows nor columns; add it to rows"
 
 

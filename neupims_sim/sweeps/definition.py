@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from neupims_sim.sweeps.labels import Labels, LabelSettings
+from neupims_sim.sweeps.ranges import listed_values
 
 DEFAULT_METRICS = (
     "throughput_tokens_per_s",
@@ -17,16 +18,24 @@ DEFAULT_METRICS = (
     "block_cycles",
 )
 
-Text = Annotated[str, Field(min_length=1)]
-Settings = dict[str, Any]
-"""Configuration keys, dotted or nested."""
-Grid = dict[str, Annotated[list[Any], Field(min_length=1)]]
-Variants = dict[str, Annotated[dict[Text, Settings], Field(min_length=1)]]
-
 
 def _listed(value: Any) -> Any:
     """One thing as a list of one."""
     return [value] if isinstance(value, str | Mapping) else value
+
+
+Text = Annotated[str, Field(min_length=1)]
+Settings = dict[str, Any]
+"""Configuration keys, dotted or nested."""
+Values = Annotated[list[Any], BeforeValidator(listed_values), Field(min_length=1)]
+"""A list, ``{range: [start, stop, step]}`` or ``{geometric: [start, stop, factor]}``."""
+Grid = dict[str, Values]
+Step = dict[str, Any]
+"""What one step of a dimension of a sweep sets: axis -> value."""
+Zip = Annotated[list[Annotated[Grid, Field(min_length=1)]], BeforeValidator(_listed)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Repeats = Annotated[int, Field(ge=1)]
+Variants = dict[str, Annotated[dict[Text, Settings], Field(min_length=1)]]
 
 
 class _Part(BaseModel):
@@ -56,10 +65,14 @@ class Quick(_Part):
     base: Settings = {}
     grid: Grid = {}
     variants: Variants = {}
+    zip: Zip = []
+    """In place of all groups."""
+    repeats: Repeats | None = None
+    seeds: Seeds | None = None
 
 
 class Sweep(_Part):
-    """A sweep file: the product of the values of some configuration keys and of named settings."""
+    """A sweep file: the product of values of configuration keys, of keys that vary together, of named settings, and of seeds."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     """Names the folder of the results."""
@@ -69,8 +82,14 @@ class Sweep(_Part):
     variants: Variants = {}
     """Axes whose values set several keys at once: name of the axis -> label of the value -> settings, on top of ``base``.
     They vary slowest."""
+    zip: Zip = []
+    """Groups of axes that are a configuration key each and go through their values together. Lists of a group are equally long."""
     grid: Grid = {}
     """Axes that are a configuration key each: dotted key (``system`` among them) -> values. The last one varies fastest."""
+    repeats: Repeats | None = None
+    """Runs of every point, with the seeds from that of ``base`` (0) up: the axis ``seed``, which varies fastest of all."""
+    seeds: Seeds | None = None
+    """The seeds of these runs themselves, in place of their number."""
     exclude: list[Annotated[dict[str, Any], Field(min_length=1)]] = []
     """Points to leave out: those that have, for every axis of one of the entries, the value or one of the list of values."""
     metrics: Annotated[list[str], Field(min_length=1)] = list(DEFAULT_METRICS)
@@ -88,9 +107,31 @@ class Sweep(_Part):
     quick: Quick | None = None
 
     @property
+    def dimensions(self) -> list[list[Step]]:
+        """What varies independently, slowest first: the steps of each. A point is one step of every dimension."""
+        steps = [[{axis: name} for name in labels] for axis, labels in self.variants.items()]
+        steps += [
+            [dict(zip(group, row, strict=True)) for row in zip(*group.values(), strict=True)] for group in self.zip
+        ]
+        return steps + [[{axis: value} for value in values] for axis, values in (self.grid | self.repeated).items()]
+
+    @property
     def axes(self) -> list[str]:
         """The names of the axes, in order."""
-        return [*self.variants, *self.grid]
+        return [*self.variants, *self.keys]
+
+    @property
+    def keys(self) -> Grid:
+        """The axes that are a configuration key each, and their values."""
+        return {axis: values for group in self.zip for axis, values in group.items()} | self.grid | self.repeated
+
+    @property
+    def repeated(self) -> Grid:
+        """The axis that only repeats every point, if there is one: ``seed``."""
+        if self.repeats is not None:
+            first = int(self.base.get("seed", 0))
+            return {"seed": list(range(first, first + self.repeats))}
+        return {} if self.seeds is None else {"seed": list(self.seeds)}
 
     @property
     def columns(self) -> list[str]:
@@ -99,7 +140,7 @@ class Sweep(_Part):
 
     def values(self, axis: str) -> list[Any]:
         """The values, or labels, on an axis."""
-        return list(self.variants[axis]) if axis in self.variants else self.grid[axis]
+        return list(self.variants[axis]) if axis in self.variants else self.keys[axis]
 
     def shown_labels(self) -> Labels:
         """How columns and values of axes are shown."""
@@ -109,11 +150,14 @@ class Sweep(_Part):
         """The sweep with what ``quick`` replaces; itself if it replaces nothing."""
         if self.quick is None:
             return self
-        changes = {
+        changes: dict[str, Any] = {
             "base": self.base | dotted(self.quick.base),
             "grid": self.grid | self.quick.grid,
             "variants": self.variants | self.quick.variants,
+            "zip": self.quick.zip or self.zip,
         }
+        if self.quick.repeats or self.quick.seeds:
+            changes |= {"repeats": self.quick.repeats, "seeds": self.quick.seeds}
         return self.model_copy(update=changes)
 
 

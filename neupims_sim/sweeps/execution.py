@@ -1,24 +1,31 @@
-"""Points become outcomes: in this process, or in several."""
+"""A point becomes an outcome. `sweeps.processes` and `sweeps.cluster` do that in other processes."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import signal
-import threading
+import socket
+import time
 import traceback
-from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from neupims_sim.config import Config
 from neupims_sim.errors import InputError
+from neupims_sim.sweeps.identity import code_version
 
 RunPoint = Callable[[Config], dict[str, Any]]
 """Runs one configuration; returns the content of ``result.json``. With several workers it must be picklable."""
+
+WORKER_DIED = "the worker process died (killed, or out of memory)"
+
+
+class Task(NamedTuple):
+    """A point to run: what the store calls it, and its resolved configuration, JSON."""
+
+    point: int
+    config: str
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,16 @@ class Outcome:
     result: str = ""
     error: str = ""
     traceback: str = ""
+    seconds: float | None = None
+    worker: str = ""
+
+
+Events = Generator[tuple[int, Outcome | None]]
+"""A point when it starts, and again with its outcome when it is done. Tasks are taken from an iterator as workers are free."""
+
+
+class OtherCodeError(Exception):
+    """A worker has other code than the process that started the sweep."""
 
 
 def simulate_point(config: Config) -> dict[str, Any]:
@@ -37,60 +54,34 @@ def simulate_point(config: Config) -> dict[str, Any]:
     return simulate(config).to_json()
 
 
-def execute(run_point: RunPoint, configs: Mapping[str, Config], workers: int) -> Generator[tuple[str, Outcome]]:
-    """Run every configuration; yields its key and outcome as soon as it is done.
-
-    With one worker all run in this process. A worker process that dies fails only the point which it was running.
-    """
-    if workers == 1:
-        for key, config in configs.items():
-            yield key, _attempt(run_point, config)
-        return
-    suspects = []
-    with _pool(workers) as pool:
-        try:
-            futures = {pool.submit(_attempt, run_point, config): key for key, config in configs.items()}
-            for future in as_completed(futures):
-                try:
-                    yield futures[future], future.result()
-                except BrokenProcessPool:
-                    suspects.append(futures[future])
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    for key in suspects:  # the pool does not tell which of its points killed it: give each a process of its own
-        with _pool(1) as pool:
-            try:
-                yield key, pool.submit(_attempt, run_point, configs[key]).result()
-            except BrokenProcessPool:
-                yield key, Outcome(error="the worker process died (killed, or out of memory)")
+def execute_here(run_point: RunPoint, tasks: Iterator[Task]) -> Events:
+    """Run every task in this process."""
+    for task in tasks:
+        yield task.point, None
+        yield task.point, attempt(run_point, task.config)
 
 
-def _attempt(run_point: RunPoint, config: Config) -> Outcome:
+def attempt(run_point: RunPoint, config: str) -> Outcome:
+    """Run one configuration, whatever happens."""
+    start, worker = time.perf_counter(), f"{socket.gethostname()}:{os.getpid()}"
+    result = error = trace = ""
     try:
-        return Outcome(result=json.dumps(run_point(config), indent=2, ensure_ascii=False))
-    except InputError as error:
-        return Outcome(error=_one_line(str(error)))
-    except Exception as error:
-        return Outcome(error=_one_line(f"{type(error).__name__}: {error}"), traceback=traceback.format_exc())
+        result = json.dumps(run_point(Config.model_validate_json(config)), indent=2, ensure_ascii=False)
+    except InputError as problem:
+        error = one_line(str(problem))
+    except Exception as problem:
+        error, trace = one_line(f"{type(problem).__name__}: {problem}"), traceback.format_exc()
+    return Outcome(result, error, trace, round(time.perf_counter() - start, 6), worker)
 
 
-def _one_line(text: str) -> str:
+def check_code(expected: str) -> None:
+    """Raise OtherCodeError unless this process has the code that the sweep started with."""
+    if code_version() != expected:
+        raise OtherCodeError(
+            f"code {code_version()} of {socket.gethostname()} is not {expected}, with which the sweep started"
+        )
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks."""
     return " ".join(text.split())
-
-
-def _pool(workers: int) -> Executor:
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
-
-
-def _start_worker() -> None:
-    """A worker ends at Ctrl-C without a word, and with its parent, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

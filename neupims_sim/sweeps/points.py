@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,26 +16,28 @@ from neupims_sim.sweeps.labels import value_key
 
 @dataclass(frozen=True)
 class Point:
-    """One run of a sweep: its place on the axes, and its configuration, whose hash is the point's identity."""
+    """One run of a sweep: its place on the axes, and its configuration."""
 
     axes: dict[str, Any]
     config: Config
     hash: str
+    """Of the configuration."""
 
     def __str__(self) -> str:
-        return ", ".join(f"{axis}={value}" for axis, value in self.axes.items()) or "the only point"
+        return place_text(self.axes)
 
 
-def expand(sweep: Sweep, source: str) -> list[Point]:
+def expand(sweep: Sweep, source: str) -> Iterator[Point]:
     """Every point that is not excluded, in the order of the axes, its configuration loaded and checked.
 
     Raises InputError, starting with ``source`` (the sweep file) and the point, if a configuration is not valid.
     """
-    points = []
-    for values in itertools.product(*(sweep.values(axis) for axis in sweep.axes)):
-        axes = dict(zip(sweep.axes, values, strict=True))
+    empty = True
+    for steps in itertools.product(*sweep.dimensions):
+        axes = {axis: value for step in steps for axis, value in step.items()}
         if any(_matches(axes, entry) for entry in sweep.exclude):
             continue
+        empty = False
         settings = _settings(sweep, axes)
         system = settings.pop("system")
         try:
@@ -43,10 +46,9 @@ def expand(sweep: Sweep, source: str) -> list[Point]:
         except InputError as error:
             place = "".join(f" {axis}={value!r}" for axis, value in axes.items())
             raise InputError(f"{source}: point{place}: {str(error).removeprefix('--set: ')}") from error
-        points.append(Point(axes, config, config_hash(config)))
-    if not points:
+        yield Point(axes, config, config_hash(config))
+    if empty:
         raise InputError(f"{source}: exclude leaves no point")
-    return points
 
 
 def _settings(sweep: Sweep, axes: dict[str, Any]) -> Settings:
@@ -65,3 +67,8 @@ def _matches(axes: dict[str, Any], entry: dict[str, Any]) -> bool:
 def as_list(value: Any) -> list[Any]:
     """One value, or a list of values, as a list."""
     return value if isinstance(value, list) else [value]
+
+
+def place_text(axes: dict[str, Any]) -> str:
+    """A place on the axes in a line of text."""
+    return ", ".join(f"{axis}={value}" for axis, value in axes.items()) or "the only point"

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from contextlib import closing
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from neupims_sim.config.files import label
+from neupims_sim.config.files import label, read_text
 from neupims_sim.errors import InputError, suggestion
+from neupims_sim.sweeps.cluster import execute_on_cluster
+from neupims_sim.sweeps.database import Place, Row, Store
 from neupims_sim.sweeps.definition import Sweep
-from neupims_sim.sweeps.execution import RunPoint, execute, simulate_point
-from neupims_sim.sweeps.points import expand
-from neupims_sim.sweeps.reading import find_sweep, read_sweep
-from neupims_sim.sweeps.store import Store, scalars
+from neupims_sim.sweeps.execution import Events, OtherCodeError, RunPoint, Task, execute_here, simulate_point
+from neupims_sim.sweeps.identity import code_version, inputs_version
+from neupims_sim.sweeps.points import Point, expand, place_text
+from neupims_sim.sweeps.processes import execute_in_processes
+from neupims_sim.sweeps.reading import find_sweep, parse_sweep
+from neupims_sim.sweeps.store import SWEEP, TABLE, parse_table, replace_file, scalars, table_text
+
+EXPORT_SECONDS = 5.0
+"""The least time from one writing of ``points.csv`` to the next while points run."""
+EXPORT_SHARE = 0.05
+"""The most of a sweep's time that this writing takes."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +37,11 @@ class Progress:
 
     total: int
     reused: int
-    """Points whose result an earlier run had stored."""
+    """Points that an earlier run had finished."""
     done: int
     """Finished points, reused ones included."""
     failed: int
+    """Finished points that failed, reused ones included."""
     last: str = ""
     error: str = ""
     """Why ``last`` failed, empty if it did not."""
@@ -43,8 +54,13 @@ def sweep(
     run_point: RunPoint = simulate_point,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     quick: bool = False,
+    dask: str | None = None,
+    retry_failed: bool = False,
 ) -> pd.DataFrame:
-    """Run every point of a sweep file that has no stored result yet, and return the table of all.
+    """Run every point of a sweep file that has not finished yet, and return the table of all.
+
+    A point has finished if the store in ``out`` has its outcome, from the same resolved configuration, the same code and
+    the same contents of files that the configuration names.
 
     Parameters
     ----------
@@ -54,6 +70,8 @@ def sweep(
     run_point: what runs a point; the simulator unless given.
     on_progress: called once before the first point and after each.
     quick: run the quick form that the file states.
+    dask: run on the Dask cluster whose scheduler has this address, instead of in processes here.
+    retry_failed: run points again that have failed.
 
     Returns
     -------
@@ -63,60 +81,140 @@ def sweep(
 
     Raises
     ------
-    InputError: before anything runs, if the file or the configuration of any point is not valid; once points have run, if
-        a derived column does not come out as numbers; at the end, if a metric is in no result.
+    InputError: before anything runs, if the file or the configuration of any point is not valid, the store is another
+        sweep's at the moment, or the cluster does not answer; on the way, if the disk is full, or if a derived column does
+        not come out as numbers; at the end, if a metric is in no result. Whatever has finished is stored.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers={workers}: must be at least 1")
+    if workers is not None and dask is not None:
+        raise InputError(f"workers={workers}: a Dask cluster has workers of its own; give dask={dask!r} or workers")
     source = find_sweep(path)
-    definition = read_sweep(source)
+    text = read_text(source)
+    definition = parse_sweep(text, label(source))
     if quick and definition.quick is None:
         raise InputError(f"{label(source)}: quick is missing, so there is no quick form")
     if quick:
         definition = definition.quick_form()
-    points = expand(definition, label(source))
-    store = Store(Path("results", definition.name) if out is None else Path(out))
-    store.create(source)
-
-    distinct = {point.hash: point for point in points}
-    outcomes: dict[str, dict[str, Any] | str] = {}
-
-    def write_table() -> None:
+    places = [_packed(point) for point in expand(definition, label(source))]
+    directory = Path("results", definition.name) if out is None else Path(out)
+    with Store(directory) as store:
+        store.begin(text, map(_unpacked, places), code_version(), retry_failed)
+        del places
+        folder = _Folder(directory, label(source), definition, store.rows)
+        folder.write(SWEEP, text)
         try:
-            store.write_table(definition, points, outcomes)
+            folder.write_table()
+            _run(store, folder, run_point, workers, dask, on_progress)
+        except BaseException:
+            with suppress(InputError):  # what went wrong first is what matters
+                folder.write_table()
+            raise
+        table = folder.write_table()
+        _check_metrics(definition, store.rows(), label(source))
+    return parse_table(table)
+
+
+def _run(
+    store: Store,
+    folder: _Folder,
+    run_point: RunPoint,
+    workers: int | None,
+    dask: str | None,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Run what is pending in the store."""
+    total, reused, failed = store.count(), store.count("ok", "failed"), store.count("failed")
+    done = reused
+    on_progress(Progress(total, reused, done, failed))
+    pending = store.pending()
+    if not pending:
+        return
+    tasks = (Task(point, store.config(point)) for point in pending)
+    workers = min(workers or _cpus(), len(pending))
+    try:
+        with closing(_events(run_point, tasks, workers, dask)) as events:
+            for point, outcome in events:
+                if outcome is None:
+                    store.start(point)
+                    continue
+                store.finish(point, outcome)
+                folder.write_table_if_due()
+                done, failed = done + 1, failed + bool(outcome.error)
+                on_progress(Progress(total, reused, done, failed, place_text(store.axes(point)), outcome.error))
+    except OtherCodeError as error:
+        raise InputError(
+            f"{error}: the program has changed; finished points are stored, run the same command again"
+        ) from None
+
+
+def _events(run_point: RunPoint, tasks: Iterator[Task], workers: int, dask: str | None) -> Events:
+    if dask is not None:
+        return execute_on_cluster(run_point, tasks, dask)
+    return execute_in_processes(run_point, tasks, workers) if workers > 1 else execute_here(run_point, tasks)
+
+
+def _cpus() -> int:
+    """The CPUs that this process may use; fewer than the machine has in a batch job."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Folder:
+    """What people read of a results folder, beside the store."""
+
+    def __init__(self, directory: Path, source: str, definition: Sweep, rows: Callable[[], Iterable[Row]]) -> None:
+        self.directory = directory
+        self.source = source
+        self.definition = definition
+        self.rows = rows
+        self._due = 0.0
+
+    def write_table_if_due(self) -> None:
+        """Write ``points.csv`` now and then: its length times the number of points would be quadratic."""
+        if time.monotonic() >= self._due:
+            self.write_table()
+
+    def write_table(self) -> str:
+        """Write ``points.csv``; returns its text."""
+        start = time.monotonic()
+        try:
+            text = table_text(self.definition, self.rows())
         except InputError as error:
-            raise InputError(f"{label(source)}: {error}") from None
+            raise InputError(f"{self.source}: {error}") from None
+        self.write(TABLE, text)
+        end = time.monotonic()
+        self._due = end + max(EXPORT_SECONDS, (end - start) / EXPORT_SHARE)
+        return text
 
-    for key in distinct:
-        result = store.result(key)
-        if result is not None:
-            outcomes[key] = result
-    write_table()
-    reused, failed = len(outcomes), 0
-    on_progress(Progress(len(distinct), reused, reused, failed))
-
-    todo = {key: point.config for key, point in distinct.items() if key not in outcomes}
-    workers = min(workers or os.cpu_count() or 1, len(todo) or 1)
-    with closing(execute(run_point, todo, workers)) as finished:
-        for key, outcome in finished:
-            if outcome.error:
-                failed += 1
-                outcomes[key] = outcome.error
-                if outcome.traceback:
-                    store.save_traceback(key, outcome.traceback)
-            else:
-                store.save_result(key, outcome.result)
-                outcomes[key] = json.loads(outcome.result)
-            write_table()
-            on_progress(Progress(len(distinct), reused, len(outcomes), failed, str(distinct[key]), outcome.error))
-
-    _check_metrics(definition, [outcome for outcome in outcomes.values() if isinstance(outcome, dict)], label(source))
-    return store.read_table()
+    def write(self, name: str, text: str) -> None:
+        """Write a file as a whole."""
+        path = self.directory / name
+        try:
+            replace_file(path, text)
+        except OSError as error:
+            raise InputError(
+                f"{label(path)}: cannot be written ({error.strerror}); finished points are stored, the same command goes on"
+            ) from error
 
 
-def _check_metrics(definition: Sweep, results: list[dict[str, Any]], source: str) -> None:
+def _packed(point: Point) -> tuple[str, str, str, bytes]:
+    """A point without its objects: ten thousand must fit into memory while the file is checked."""
+    config = json.dumps(point.config.model_dump(mode="json"), ensure_ascii=False)
+    return json.dumps(point.axes), point.hash, inputs_version(point.config), zlib.compress(config.encode(), level=1)
+
+
+def _unpacked(packed: tuple[str, str, str, bytes]) -> Place:
+    axes, point, inputs, config = packed
+    return Place(axes, point, inputs, zlib.decompress(config).decode())
+
+
+def _check_metrics(definition: Sweep, rows: Iterable[Row], source: str) -> None:
     """A metric may be absent from some results (``stages.A.cycles``), but not from all."""
-    known = {name for result in results for name in scalars(result)}
-    for metric in definition.metrics:
-        if results and metric not in known:
-            raise InputError(f"{source}: metrics: {metric!r}: in no result; {suggestion(metric, known)}")
+    missing, known = set(definition.metrics), set[str]()
+    for row in rows:
+        known |= scalars(row.result).keys()
+        if not missing - known:
+            return
+    if known:
+        metric = next(metric for metric in definition.metrics if metric not in known)
+        raise InputError(f"{source}: metrics: {metric!r}: in no result; {suggestion(metric, known)}")

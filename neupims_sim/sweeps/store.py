@@ -1,12 +1,14 @@
 """The results folder of a sweep.
 
-``sweep.yaml``: a copy of the sweep file. ``points/<hash>.json``: the whole result of each finished point.
-``points.csv``: one row per finished point, in the order of the grid: ``point`` (hash), ``status`` (ok, failed), ``error``,
-the axes, the metrics, the derived columns. Files are replaced as a whole, so the folder is consistent at every moment.
+``store.sqlite`` holds everything (see `neupims_sim.sweeps.database`). Two files are written from it for people and other
+programs, and a folder with these two alone can be read, too: ``sweep.yaml``, the sweep file, and ``points.csv``, one row per
+finished point in the order of the sweep: ``point`` (hash of its configuration), ``status`` (ok, failed), ``error``, the axes,
+the metrics, the derived columns.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -15,82 +17,77 @@ from typing import Any
 
 import pandas as pd
 
-from neupims_sim.config.files import label
+from neupims_sim.config.files import label, read_text
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.sweeps.checks import FIXED_COLUMNS
+from neupims_sim.sweeps.database import FILE, Reader, Row
 from neupims_sim.sweeps.definition import Sweep
 from neupims_sim.sweeps.derivation import derive
-from neupims_sim.sweeps.points import Point
-from neupims_sim.sweeps.reading import read_sweep
+from neupims_sim.sweeps.identity import code_version
+from neupims_sim.sweeps.reading import parse_sweep
 
-
-class Store:
-    """Reads and writes one results folder. Only one process writes."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-
-    def create(self, sweep_file: Path) -> None:
-        """Make the folder, with a copy of the sweep file."""
-        try:
-            (self.directory / "points").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--out {label(self.directory)}: cannot be made: {error.strerror}") from error
-        replace_file(self.directory / "sweep.yaml", sweep_file.read_text(encoding="utf-8"))
-
-    def result(self, point: str) -> dict[str, Any] | None:
-        """The stored result of a point, if it has finished."""
-        try:
-            result = json.loads((self.directory / "points" / f"{point}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return result if isinstance(result, dict) else None
-
-    def save_result(self, point: str, text: str) -> None:
-        """Store the result of a finished point, a JSON object; what told of an earlier failure goes."""
-        replace_file(self.directory / "points" / f"{point}.json", text + "\n")
-        (self.directory / "points" / f"{point}.traceback.txt").unlink(missing_ok=True)
-
-    def save_traceback(self, point: str, text: str) -> None:
-        """Store where a point failed."""
-        replace_file(self.directory / "points" / f"{point}.traceback.txt", text)
-
-    def write_table(self, sweep: Sweep, points: Iterable[Point], outcomes: Mapping[str, dict[str, Any] | str]) -> None:
-        """Write ``points.csv``. An outcome, by point hash, is a result or the message of a failure.
-
-        Raises InputError if a derived column does not come out as numbers.
-        """
-        rows = []
-        for point in points:
-            if point.hash not in outcomes:
-                continue
-            outcome = outcomes[point.hash]
-            failed = isinstance(outcome, str)
-            row = {"point": point.hash, "status": "failed" if failed else "ok", "error": outcome if failed else ""}
-            numbers = {} if isinstance(outcome, str) else scalars(outcome)
-            rows.append(row | {a: _cell(v) for a, v in point.axes.items()} | {m: numbers.get(m) for m in sweep.metrics})
-        columns = [*FIXED_COLUMNS, *sweep.axes, *sweep.metrics]
-        table = pd.DataFrame(rows, columns=columns, dtype=object)  # object: an integer stays one beside an empty cell
-        for name, values in derive(table, sweep.derive).items():
-            table[name] = pd.Series(values, dtype=object)
-        replace_file(self.directory / "points.csv", table.to_csv(index=False, lineterminator="\n"))
-
-    def read_table(self) -> pd.DataFrame:
-        """``points.csv`` as a table; an empty cell is NaN, but "" in ``error``."""
-        text = dict.fromkeys(FIXED_COLUMNS, str)
-        table = pd.read_csv(self.directory / "points.csv", dtype=text, keep_default_na=False, na_values=[""])
-        table["error"] = table["error"].fillna("")
-        return table
+TABLE, SWEEP = "points.csv", "sweep.yaml"
 
 
 def load_results(directory: str | Path) -> tuple[Sweep, pd.DataFrame]:
-    """The sweep file and the table in a results folder; raises InputError if it is not one."""
+    """The sweep file and the table in a results folder; raises InputError if it is not one.
+
+    The table is that of ``points.csv``; an empty cell is NaN, but "" in ``error``.
+    """
+    sweep, text = load_text(directory)
+    return sweep, parse_table(text)
+
+
+def load_text(directory: str | Path) -> tuple[Sweep, str]:
+    """The sweep file and the text of ``points.csv``, up to date, in a results folder; raises InputError if it is not one."""
     directory = Path(directory)
-    if not (directory / "points.csv").is_file() or not (directory / "sweep.yaml").is_file():
-        others = [path.parent.name for path in directory.absolute().parent.glob("*/points.csv")]
+    if (directory / FILE).is_file():
+        with Reader(directory) as reader:
+            sweep = parse_sweep(reader.sweep_text(), label(directory / FILE))
+            return sweep, table_text(sweep, reader.rows())
+    if not (directory / TABLE).is_file() or not (directory / SWEEP).is_file():
+        others = [path.parent.name for path in directory.absolute().parent.glob(f"*/{TABLE}")]
         near = f"; {suggestion(directory.name, others)}" if others else ""
-        raise InputError(f"{label(directory)}: not the results folder of a sweep (no points.csv and sweep.yaml){near}")
-    return read_sweep(directory / "sweep.yaml"), Store(directory).read_table()
+        raise InputError(f"{label(directory)}: not the results folder of a sweep (no {TABLE} and {SWEEP}){near}")
+    return parse_sweep(read_text(directory / SWEEP), label(directory / SWEEP)), read_text(directory / TABLE)
+
+
+def parse_table(text: str) -> pd.DataFrame:
+    """``points.csv`` as a table."""
+    types = dict.fromkeys(FIXED_COLUMNS, str)
+    table = pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, na_values=[""])
+    table["error"] = table["error"].fillna("")
+    return table
+
+
+def table_text(sweep: Sweep, finished: Iterable[Row]) -> str:
+    """The text of ``points.csv``; raises InputError if a derived column does not come out as numbers."""
+    rows = []
+    for row in finished:
+        numbers = scalars(row.result)
+        cells = {"point": row.hash, "status": row.status, "error": row.error}
+        rows.append(cells | {a: _cell(v) for a, v in row.axes.items()} | {m: numbers.get(m) for m in sweep.metrics})
+    columns = [*FIXED_COLUMNS, *sweep.axes, *sweep.metrics]
+    table = pd.DataFrame(rows, columns=columns, dtype=object)  # object: an integer stays one beside an empty cell
+    for name, values in derive(table, sweep.derive).items():
+        table[name] = pd.Series(values, dtype=object)
+    return table.to_csv(index=False, lineterminator="\n")
+
+
+def read_tracebacks(directory: str | Path) -> dict[str, str]:
+    """Tracebacks of failed points, by hash; none in a folder without a store."""
+    if not (Path(directory) / FILE).is_file():
+        return {}
+    with Reader(Path(directory)) as reader:
+        return {row.hash: row.traceback for row in reader.rows() if row.traceback}
+
+
+def count_other_code(directory: str | Path) -> int:
+    """Finished points of a results folder that ran with other code than this process has."""
+    if not (Path(directory) / FILE).is_file():
+        return 0
+    with Reader(Path(directory)) as reader:
+        return reader.count_other_code(code_version())
 
 
 def scalars(result: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -112,5 +109,8 @@ def _cell(value: Any) -> Any:
 def replace_file(path: Path, text: str) -> None:
     """Write a text file as a whole: under a temporary name, then renamed. Line ends stay as they are."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

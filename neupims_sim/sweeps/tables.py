@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -35,10 +35,8 @@ def _pivot(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
         return _list(sweep, settings, table)
     labels, (value,) = sweep.shown_labels(), settings.value
     shown = labels.column(value)
-    cells: dict[tuple[Any, ...], str] = {}
-    for row in table.to_dict("records"):
-        text = format_cell(row[value], shown, settings.decimals) if row["status"] == "ok" else "failed"
-        cells[(*(row[axis] for axis in settings.rows), row[settings.columns])] = text or MISSING
+    repeats = _repeats(table, [*settings.rows, settings.columns])
+    cells = {key: _cell(rows, value, settings.decimals, shown) for key, rows in repeats.items()}
     rows = list(dict.fromkeys(key[:-1] for key in cells))
     columns = list(dict.fromkeys(key[-1] for key in cells))
     lines = [
@@ -52,18 +50,23 @@ def _pivot(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
 
 def _list(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
     labels = [sweep.shown_labels().column(value) for value in settings.value]
-    records = table.to_dict("records")
-    first, *others = settings.rows
-    bases = {tuple(row[axis] for axis in others): row for row in records if row[first] == settings.relative_to}
+    repeats = _repeats(table, settings.rows)
     lines = []
-    for row in records:
-        base, cells = bases.get(tuple(row[axis] for axis in others)), []
+    for (first, *others), rows in repeats.items():
+        base = repeats.get((settings.relative_to, *others), [])
+        cells = []
         for value, shown in zip(settings.value, labels, strict=True):
-            text = format_cell(row[value], shown, settings.decimals) if row["status"] == "ok" else "failed"
-            ratio = row[value] / base[value] if base is not None and base is not row and base[value] else math.nan
-            cells.append((text or MISSING) + ("" if math.isnan(ratio) else f" ({_times(ratio)}×)"))
-        lines.append([*_heads(sweep, settings, [row[axis] for axis in settings.rows]), *cells])
+            ratio = _ratio(_mean(rows, value), _mean(base, value)) if first != settings.relative_to else ""
+            cells.append(_cell(rows, value, settings.decimals, shown) + ratio)
+        lines.append([*_heads(sweep, settings, (first, *others)), *cells])
     return _table(sweep, settings, f"**{settings.title}**", [str(shown) for shown in labels], lines)
+
+
+def _ratio(number: Any, base: Any) -> str:
+    """`` (3.5×)``, or nothing where there is no ratio."""
+    if not (isinstance(number, Real) and isinstance(base, Real)) or not float(base) or math.isnan(number + base):
+        return ""
+    return f" ({_times(float(number) / float(base))}×)"
 
 
 def _times(ratio: float) -> str:
@@ -81,6 +84,29 @@ def _table(sweep: Sweep, settings: TableSettings, title: str, heads: list[str], 
     head = [*(str(labels.column(axis)) for axis in settings.rows), *heads]
     rule = ["---"] * len(settings.rows) + ["---:"] * len(heads)
     return "\n".join([title, "", *map(_line, [head, rule, *lines])])
+
+
+def _repeats(table: pd.DataFrame, axes: Sequence[str]) -> dict[tuple[Any, ...], list[Mapping[Hashable, Any]]]:
+    """The points of a place on the axes: one, or its repeats over seeds."""
+    found: dict[tuple[Any, ...], list[Mapping[Hashable, Any]]] = {}
+    for row in table.to_dict("records"):
+        found.setdefault(tuple(row[axis] for axis in axes), []).append(row)
+    return found
+
+
+def _mean(rows: Sequence[Mapping[Hashable, Any]], value: str) -> Any:
+    """The value of a point; of repeats the mean. None where one failed, or there is none."""
+    if not rows or any(row["status"] != "ok" for row in rows):
+        return None
+    values = [row[value] for row in rows]
+    numeric = len(values) > 1 and all(isinstance(number, Real) for number in values)
+    return math.fsum(values) / len(values) if numeric else values[0]
+
+
+def _cell(rows: Sequence[Mapping[Hashable, Any]], value: str, decimals: int | None, shown: Label) -> str:
+    if any(row["status"] != "ok" for row in rows):
+        return "failed"
+    return format_cell(_mean(rows, value), shown, decimals) or MISSING
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -84,10 +84,10 @@ class Validation:
 
 def count_steps(requests: Path | None) -> int:
     """How often :func:`validate` calls ``on_progress``."""
-    points = expand(read_sweep(DEMO), DEMO)
+    points = sum(1 for _ in expand(read_sweep(DEMO), DEMO))
     blocks = 2 * len(read_golden("block_cycles")) if requests is not None else 0
     channels = len(read_golden("dram_channel_cycles")) + len(read_golden("pim_channel_cycles"))
-    return 2 + channels + blocks + len(points) + len(demo_batches())
+    return 2 + channels + blocks + points + len(demo_batches())
 
 
 def validate(

@@ -1,0 +1,379 @@
+"""Sweeps under fire: killed processes, full disks, two sweeps on one store, stores of others, clusters that do not answer."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_cases import run
+
+from neupims_sim.config import Config
+from neupims_sim.errors import InputError
+from neupims_sim.sweeps import load_results, sweep
+from neupims_sim.sweeps.database import FILE, Store
+from neupims_sim.sweeps.store import count_other_code
+
+POINTS = 40
+SWEEP = f"""
+name: small
+base: {{system: neupims, workload.batch_size: 8}}
+grid:
+  model.layers: [1, 2]
+repeats: {POINTS // 2}
+metrics: [cycles]
+"""
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import test_sweep_faults
+from neupims_sim.errors import InputError
+from neupims_sim.sweeps import sweep
+
+if __name__ == "__main__":
+    options = {"dask": sys.argv[5]} if len(sys.argv) > 5 else {"workers": int(sys.argv[4])}
+    try:
+        sweep(sys.argv[2], sys.argv[3], run_point=test_sweep_faults.slow, **options)
+    except InputError as error:
+        sys.exit(str(error))
+"""
+
+
+def fake(config: Config) -> dict[str, Any]:
+    return {"cycles": 1000 * config.model.layers + config.seed, "padding": "x" * 500}
+
+
+def slow(config: Config) -> dict[str, Any]:
+    time.sleep(0.03)
+    return fake(config)
+
+
+def kills_its_worker_once(config: Config) -> dict[str, Any]:
+    """Seed 3 kills its process where no marker is left from an earlier attempt."""
+    marker = Path(os.environ["MARKER"]) / str(config.model.layers)
+    if config.seed == 3 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return fake(config)
+
+
+def must_not_run(config: Config) -> dict[str, Any]:
+    raise AssertionError("a finished point runs again")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SWEEP)
+    return path
+
+
+@pytest.fixture
+def undisturbed(file: Path, tmp_path: Path) -> bytes:
+    """``points.csv`` of a sweep to which nothing happens."""
+    sweep(file, tmp_path / "undisturbed", workers=1, run_point=fake)
+    return (tmp_path / "undisturbed/points.csv").read_bytes()
+
+
+def start(file: Path, out: Path, *options: object) -> subprocess.Popen[bytes]:
+    """The sweep in a process of its own, with slow points."""
+    script = file.with_name("script.py")
+    script.write_text(SCRIPT)
+    command = [sys.executable, script, Path(__file__).parent, file, out, *options]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.PIPE)
+
+
+def finished(out: Path) -> int:
+    try:
+        return len(load_results(out)[1])
+    except InputError:
+        return 0
+
+
+def wait_until_finished(out: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while finished(out) < count and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert finished(out) >= count, process.communicate()[1].decode()
+
+
+def assert_sound(out: Path) -> None:
+    with sqlite3.connect(out / FILE) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert database.execute("PRAGMA foreign_key_check").fetchall() == []
+    database.close()
+
+
+def assert_completes(file: Path, out: Path, expected: bytes) -> None:
+    """Resuming loses nothing, repeats nothing, and ends as an undisturbed sweep does."""
+    assert_sound(out)
+    kept = finished(out)
+    ran = []
+    sweep(file, out, 1, lambda config: ran.append(config.seed) or fake(config))  # type: ignore[func-returns-value]
+    assert len(ran) == POINTS - kept
+    assert (out / "points.csv").read_bytes() == expected
+    assert_sound(out)
+
+
+# --- processes that die ---
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_sweep_that_is_killed_at_any_moment_goes_on_where_it_was(
+    file: Path, tmp_path: Path, undisturbed: bytes, seed: int
+) -> None:
+    moments = random.Random(seed)
+    out = tmp_path / "out"
+    with start(file, out, 2) as process:
+        wait_until_finished(out, moments.randrange(1, POINTS // 2), process)
+        time.sleep(moments.uniform(0, 0.05))
+        process.kill()
+        process.communicate(timeout=30)  # ends when the workers, too, have closed their end
+    assert finished(out) < POINTS
+    assert_completes(file, out, undisturbed)
+
+
+def test_point_whose_worker_is_killed_is_tried_again(
+    file: Path, tmp_path: Path, undisturbed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MARKER", str(tmp_path))
+    table = sweep(file, tmp_path / "out", workers=2, run_point=kills_its_worker_once)
+    assert set(table["status"]) == {"ok"}
+    assert (tmp_path / "2").exists(), "no worker was killed"
+    assert (tmp_path / "out/points.csv").read_bytes() == undisturbed
+    assert_sound(tmp_path / "out")
+
+
+@pytest.fixture
+def scheduler() -> Iterator[tuple[str, list[int], subprocess.Popen[str]]]:
+    """A Dask cluster of two workers in a process of its own: address, process ids of the workers, the process."""
+    pytest.importorskip("distributed")
+    program = (
+        "import sys\n"
+        "from distributed import LocalCluster\n"
+        "if __name__ == '__main__':\n"
+        "    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:\n"
+        "        pids = [worker.pid for worker in cluster.workers.values()]\n"
+        "        print(cluster.scheduler_address, *pids, flush=True)\n"
+        "        sys.stdin.read()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        address, *pids = process.stdout.readline().split()
+        yield address, [int(pid) for pid in pids], process
+        process.communicate(timeout=30)
+
+
+def test_points_of_a_dask_worker_that_is_killed_run_on_the_others(
+    file: Path, tmp_path: Path, undisturbed: bytes, scheduler: tuple[str, list[int], Any]
+) -> None:
+    address, pids, _ = scheduler
+    out = tmp_path / "out"
+    with start(file, out, 0, address) as process:
+        wait_until_finished(out, 5, process)
+        os.kill(pids[0], signal.SIGKILL)
+        message = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 0, message
+    assert (out / "points.csv").read_bytes() == undisturbed
+    assert_sound(out)
+
+
+def test_lost_dask_cluster_is_told_and_the_sweep_goes_on_here(
+    file: Path, tmp_path: Path, undisturbed: bytes, scheduler: tuple[str, list[int], Any]
+) -> None:
+    address, _, cluster = scheduler
+    out = tmp_path / "out"
+    with start(file, out, 0, address) as process:
+        wait_until_finished(out, 5, process)
+        cluster.kill()
+        message = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 1
+    assert "the scheduler is gone" in message
+    assert_completes(file, out, undisturbed)
+
+
+# --- the store ---
+
+
+def test_second_sweep_on_a_store_is_refused_in_one_line(file: Path, tmp_path: Path, undisturbed: bytes) -> None:
+    out = tmp_path / "out"
+    with start(file, out, 2) as process:
+        wait_until_finished(out, 1, process)
+        with pytest.raises(InputError, match=rf"^\S+out: another sweep .*process {process.pid} on .*another --out$"):
+            sweep(file, out, workers=1, run_point=must_not_run)
+        message = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 0, message
+    assert (out / "points.csv").read_bytes() == undisturbed
+    assert_sound(out)
+
+
+def test_store_of_another_version_is_refused_in_one_line(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    sweep(file, out, workers=1, run_point=fake)
+    with sqlite3.connect(out / FILE) as database:
+        database.execute("UPDATE meta SET value = '99' WHERE key = 'store_version'")
+    database.close()
+    for command in (("sweep", file, "--out", out), ("results", out)):
+        code, _, err = run(capsys, *command)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "store of version 99" in err
+        assert "version 2" in err
+
+
+def test_folder_with_a_file_per_point_is_a_store_of_version_1(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "out/points").mkdir(parents=True)
+    with pytest.raises(InputError, match="a store of version 1"):
+        sweep(file, tmp_path / "out", workers=1, run_point=must_not_run)
+
+
+def test_file_that_is_no_store_is_refused_in_one_line(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / FILE).write_text("not a database " * 100)
+    with pytest.raises(InputError, match=r"^\S+store.sqlite: not the store of a sweep, or damaged.*$"):
+        sweep(file, tmp_path / "out", workers=1, run_point=must_not_run)
+
+
+def test_points_of_other_code_are_told_and_run_again(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for module in ("running", "store"):
+        monkeypatch.setattr(f"neupims_sim.sweeps.{module}.code_version", lambda: "0" * 16)
+    sweep(file, out, workers=1, run_point=fake)
+    assert count_other_code(out) == 0
+    monkeypatch.undo()
+    assert f"{POINTS} of these points are of other code" in run(capsys, "results", out)[2]
+    ran = []
+    sweep(file, out, 1, lambda config: ran.append(config.seed) or fake(config))  # type: ignore[func-returns-value]
+    assert len(ran) == POINTS
+    assert count_other_code(out) == 0
+
+
+def test_changed_content_of_a_requests_file_is_another_point(tmp_path: Path) -> None:
+    requests = tmp_path / "requests.csv"
+    requests.write_text("seq_len\n10\n")
+    file = tmp_path / "small.yaml"
+    file.write_text(f"name: small\nbase: {{system: neupims, workload.requests: {requests}}}\nmetrics: [cycles]\n")
+    ran = []
+    for content in ("seq_len\n10\n", "seq_len\n20\n", "seq_len\n20\n"):
+        if requests.read_text() != content:
+            requests.write_text(content)
+        sweep(file, tmp_path / "out", 1, lambda config: ran.append(config) or fake(config))  # type: ignore[func-returns-value]
+    assert len(ran) == 2
+
+
+# --- disks that fill up ---
+
+
+def test_full_disk_is_one_line_and_loses_nothing(file: Path, tmp_path: Path, undisturbed: bytes) -> None:
+    """No file may grow further: SQLite sees what it sees on a full disk."""
+    out = tmp_path / "out"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = 0
+
+    def fills_the_disk(config: Config) -> dict[str, Any]:
+        nonlocal size
+        if config.seed == 5:
+            size = max(path.stat().st_size for path in out.iterdir())
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit[1]))
+        return fake(config) | {"padding": "x" * 100_000}
+
+    try:
+        with pytest.raises(InputError, match=r"^[^\n]*the disk is full or fails[^\n]*the same command goes on$"):
+            sweep(file, out, 1, fills_the_disk)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert finished(out) == 5
+    assert_completes(file, out, undisturbed)
+
+
+def test_full_file_system_is_one_line_and_loses_nothing(file: Path, tmp_path: Path, undisturbed: bytes) -> None:
+    small = tmp_path / "disk"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], capture_output=True).returncode:
+        pytest.skip("mounting a file system is not permitted here")
+    out = small / "out"
+    try:
+
+        def large(config: Config) -> dict[str, Any]:
+            return fake(config) | {"padding": "x" * 100_000}
+
+        with pytest.raises(InputError, match=r"^[^\n]*(disk is full|cannot be written)[^\n]*the same command goes on$"):
+            sweep(file, out, 1, large)
+        kept = finished(out)
+        assert 0 < kept < POINTS
+        assert_sound(out)
+        subprocess.run(["mount", "-o", "remount,size=50m", str(small)], check=True)
+        assert_completes(file, out, undisturbed)
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def test_folder_that_cannot_be_made_is_one_line(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(InputError, match=r"^--out \S+out: cannot be written: File exists$"):
+        sweep(file, tmp_path / "out", workers=1, run_point=must_not_run)
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("model.layers", "model.layrs", ["point model.layrs=1", "unknown key", "mean layers?"]),
+        ("model.layers: [1, 2]", "parallel.tensor: [1, 3]", ["point parallel.tensor=3", "does not divide", "allowed:"]),
+    ],
+)
+def test_bad_axis_is_one_line(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, told: list[str]
+) -> None:
+    file.write_text(SWEEP.replace(old, new))
+    code, out, err = run(capsys, "sweep", file, "--out", tmp_path / "out")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert all(text in err for text in [str(file.name), *told]), err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense://127.0.0.1"])
+def test_dask_address_that_does_not_answer_is_one_line_within_seconds(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("neupims_sim.sweeps.cluster.CONNECT_SECONDS", 0.5)
+    start = time.monotonic()
+    with pytest.raises(InputError, match=rf"^--dask {address}: no Dask scheduler answers [^\n]*$"):
+        sweep(file, tmp_path / "out", run_point=must_not_run, dask=address)
+    assert time.monotonic() - start < 10
+
+
+def test_dask_without_its_package_is_one_line(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InputError, match=r"--dask needs the package distributed: pip install 'neupims-sim\[dask\]'"):
+        sweep(file, tmp_path / "out", run_point=must_not_run, dask="tcp://127.0.0.1:1")
+
+
+def test_store_is_free_again_after_its_sweep(tmp_path: Path) -> None:
+    for _ in range(2):
+        with Store(tmp_path / "out"):
+            pass
