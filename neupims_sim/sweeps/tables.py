@@ -64,7 +64,11 @@ def _list(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
 
 def _ratio(number: Any, base: Any) -> str:
     """`` (3.5×)``, or nothing where there is no ratio."""
-    if not (isinstance(number, Real) and isinstance(base, Real)) or not float(base) or math.isnan(number + base):
+    if (
+        not (isinstance(number, Real) and isinstance(base, Real))
+        or not float(base)
+        or math.isnan(float(number) + float(base))
+    ):
         return ""
     return f" ({_times(float(number) / float(base))}×)"
 
