@@ -21,6 +21,7 @@ from neupims_sim.errors import InputError
 from neupims_sim.plots import draw
 from neupims_sim.sweeps import expand, load_results, read_sweep, sweep
 from neupims_sim.sweeps.derivation import derive, expression_problem
+from neupims_sim.sweeps.page import read_page
 
 SWEEP = """
 name: small
@@ -494,3 +495,13 @@ def test_folder_without_a_sweep_is_refused(folder: Path, experiment: Any) -> Non
     code, _, err = experiment(folder)
     assert (code, err.count("\n")) == (2, 1)
     assert "sweep.yaml: no such file" in err
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[1] / "experiments").glob("**/sweep.yaml")), ids=lambda file: file.parent.name
+)
+def test_the_shipped_experiments_are_valid_in_both_forms(file: Path) -> None:
+    sweep = read_sweep(file)
+    assert next(iter(expand(sweep, str(file)))).config
+    assert next(iter(expand(sweep.quick_form(), str(file)))).config
+    assert read_page(file.parent / "README.md")
