@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from neupims_sim.errors import InputError
+from neupims_sim.units import parse_image_size
+
 ConfigArgument = Annotated[
     str, typer.Argument(metavar="CONFIG", help="A YAML file, or the stem of one in configs/systems.")
 ]
@@ -16,3 +19,12 @@ SetOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def image_size(text: str, command: str) -> tuple[int, int]:
+    """Height and width of ``S`` or ``HxW``, given to ``--image-size`` of a command."""
+    try:
+        size: tuple[int, int] = parse_image_size(text)
+    except ValueError as error:
+        raise InputError(f"{command}: --image-size {error}") from None
+    return size

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption
+from neupims_sim.cli.options import image_size as parse_size
 from neupims_sim.cli.output import print_json, print_table
 from neupims_sim.cli.trace_import import import_file
 from neupims_sim.config import (
@@ -21,7 +22,6 @@ from neupims_sim.config import (
 )
 from neupims_sim.errors import InputError
 from neupims_sim.trace import Trace, check_trace, open_trace, summarize, total, write_trace
-from neupims_sim.units import parse_image_size
 from neupims_sim.workloads import generate_llm, generate_resnet, generate_retrieval, generate_vit, request_batch
 
 app = typer.Typer(help="Make, show and check operator traces.", no_args_is_help=True)
@@ -68,7 +68,7 @@ def vit(
     head: HeadOption = "classifier",
 ) -> None:
     """Write the trace of one inference of a vision transformer."""
-    size = _image_size(image_size)
+    size = parse_size(image_size, "trace")
     _write(
         output,
         generate_vit(
@@ -88,7 +88,9 @@ def resnet(
     """Write the trace of one inference of a ResNet."""
     _write(
         output,
-        generate_resnet(load_model(model, ResnetConfig), image_size=_image_size(image_size), batch=batch, head=head),
+        generate_resnet(
+            load_model(model, ResnetConfig), image_size=parse_size(image_size, "trace"), batch=batch, head=head
+        ),
     )
 
 
@@ -116,7 +118,7 @@ def retrieval(
         rerank=rerank,
         extract=None if extract is None else _extractor(extract),
         pooling=pooling,
-        image_size=_image_size(image_size),
+        image_size=parse_size(image_size, "trace"),
     )
     _write(output, trace)
 
@@ -166,12 +168,3 @@ def _extractor(name: str) -> VitConfig | ResnetConfig:
     if isinstance(model, VitConfig):
         return model
     return load_model(name, ResnetConfig)
-
-
-def _image_size(text: str) -> tuple[int, int]:
-    """Height and width of ``S`` or ``HxW``."""
-    try:
-        size: tuple[int, int] = parse_image_size(text)
-    except ValueError as error:
-        raise InputError(f"trace: --image-size {error}") from None
-    return size

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from neupims_sim.cli.options import image_size as parse_size
 from neupims_sim.errors import InputError
 from neupims_sim.trace import write_trace
-from neupims_sim.units import parse_image_size
 
 
 def import_file(
@@ -52,7 +52,7 @@ def import_file(
         context=context,
         phase=phase,
         tensor=tensor,
-        image_size=None if image_size is None else _image_size(image_size),
+        image_size=None if image_size is None else parse_size(image_size, "trace import"),
         shape=_shapes(shape or ()),
     )
     if output.suffix in (".yaml", ".yml"):
@@ -84,14 +84,6 @@ def _write_model(format_name: str, file: Path, output: Path, given: list[str]) -
     except OSError as error:
         raise InputError(f"trace import: -o {output}: cannot be written: {error.strerror or error}") from None
     return imported.notes
-
-
-def _image_size(text: str) -> tuple[int, int]:
-    try:
-        height, width = parse_image_size(text)
-    except ValueError as error:
-        raise InputError(f"trace import: --image-size {error}") from None
-    return int(height), int(width)
 
 
 def _shapes(texts: list[str] | tuple[()]) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,6 @@ these is one function registered under the kind's name.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,13 +35,17 @@ from neupims_sim.trace import Operator, Tensor, macs
 from neupims_sim.trace.kinds import vector_operations
 
 
-class NpuWork(ABC):
+@dataclass(frozen=True)
+class NpuWork:
     """A piece of work: one operator, or several that are done together."""
 
+    operators: tuple[Operator, ...]
+    """What is done, in the order of the trace."""
+
     @property
-    @abstractmethod
-    def operators(self) -> tuple[Operator, ...]:
-        """What is done, in the order of the trace."""
+    def operator(self) -> Operator:
+        """The first of them."""
+        return self.operators[0]
 
     @property
     def deps(self) -> frozenset[int]:
@@ -55,15 +58,10 @@ class NpuWork(ABC):
 class GemmWork(NpuWork):
     """A matrix product on the systolic arrays."""
 
-    operator: Operator
     plan: GemmPlan
     weights: Tensor
     activations: Tensor
     output: Tensor
-
-    @property
-    def operators(self) -> tuple[Operator, ...]:
-        return (self.operator,)
 
     @property
     def weights_wait(self) -> bool:
@@ -75,47 +73,27 @@ class GemmWork(NpuWork):
 class VectorWork(NpuWork):
     """An operator on the vector units; ``cycles`` 0 for one that only moves data."""
 
-    operator: Operator
     cycles: int
     loads: tuple[Tensor, ...]
     stores: tuple[Tensor, ...]
-
-    @property
-    def operators(self) -> tuple[Operator, ...]:
-        return (self.operator,)
 
 
 @dataclass(frozen=True)
 class AttentionWork(NpuWork):
     """Full attention on the systolic arrays and vector units: logits, softmax and attend of one or more images."""
 
-    triples: tuple[Operator, ...]
     plan: AttentionPlan
     source: Tensor
     """The largest tensor of which queries, keys or values are views; all loads go there."""
     output: Tensor
-
-    @property
-    def operators(self) -> tuple[Operator, ...]:
-        return self.triples
-
-    @property
-    def operator(self) -> Operator:
-        """The first of them."""
-        return self.triples[0]
 
 
 @dataclass(frozen=True)
 class LinkWork(NpuWork):
     """A sum over the devices that share the model, over the link between them."""
 
-    operator: Operator
     devices: int
     size_bytes: int
-
-    @property
-    def operators(self) -> tuple[Operator, ...]:
-        return (self.operator,)
 
 
 Work = GemmWork | VectorWork | AttentionWork | LinkWork
@@ -491,7 +469,7 @@ def map_product(operator: Operator, product: Product, context: PhaseContext) -> 
         weight_bytes=_scaled(plan.weight_bytes, plan.weight_reads * product.weights.bytes),
         store_bytes=_scaled(plan.store_bytes, stored),
     )
-    return GemmWork(operator, plan, product.weights, product.activations, output)
+    return GemmWork((operator,), plan, product.weights, product.activations, output)
 
 
 def _scaled(steps: np.ndarray, total: int) -> np.ndarray:
@@ -518,7 +496,7 @@ def map_vector(operator: Operator, context: PhaseContext) -> VectorWork:
         operator.op, context.npu.vector, rows=data.elements // width, width=width, operations=operations
     )
     loads = context.loads(*(tensor for tensor in operator.inputs if tensor.role != "weight"))
-    return VectorWork(operator, cycles, loads, context.stores(operator))
+    return VectorWork((operator,), cycles, loads, context.stores(operator))
 
 
 @OPERATOR_MAPPERS.register("embedding")
@@ -541,13 +519,13 @@ def map_max_of_rows(operator: Operator, context: PhaseContext) -> Work:
 def map_kv_append(operator: Operator, context: PhaseContext) -> Work:
     """The new tokens' K and V to DRAM. V is buffered until whole bursts of tokens are there, so bytes are what counts."""
     stores = operator.outputs if context.mapping.write_kv else ()
-    return VectorWork(operator, 0, (), stores)
+    return VectorWork((operator,), 0, (), stores)
 
 
 @OPERATOR_MAPPERS.register("all_reduce")
 def map_all_reduce(operator: Operator, context: PhaseContext) -> Work:
     """Partial sums of the tensor-parallel devices, from scratchpad to scratchpad."""
-    return LinkWork(operator, operator.attrs["devices"], operator.inputs[0].bytes)
+    return LinkWork((operator,), operator.attrs["devices"], operator.inputs[0].bytes)
 
 
 def work_macs(work: Work) -> int:

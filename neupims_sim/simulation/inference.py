@@ -84,6 +84,7 @@ class TraceOnNpu:
         organization = config.memory.organization
         self.activations: Allocation = allocate(lifetimes(operators), organization.channels * organization.row_bytes)
         self._operators = operators
+        self._owned: dict[str, int] = {}
         self._copies: dict[str, int] = {}
         self._left_out: dict[str, int] = {}
         for segment in self.segments:
@@ -91,6 +92,7 @@ class TraceOnNpu:
                 copies, more = (
                     (segment.simulated, segment.repeat - segment.simulated) if segment.own_weights else (1, 0)
                 )
+                self._owned[name] = size
                 self._copies[name] = max(copies, self._copies.get(name, 0))
                 self._left_out[name] = max(more * size, self._left_out.get(name, 0))
         self._config = config
@@ -99,10 +101,7 @@ class TraceOnNpu:
 
     def tensors(self) -> dict[str, int]:
         """Bytes of everything that needs an address, by name: what each simulated layer owns, state, and one region of activations."""
-        sizes: dict[str, int] = {}
-        for segment in self.segments:
-            for name, size in segment.own().items():
-                sizes |= {f"{copy}.{name}": size for copy in range(self._copies[name])}
+        sizes = {f"{copy}.{name}": size for name, size in self._owned.items() for copy in range(self._copies[name])}
         sizes |= {t.name: t.bytes for operator in self._operators for t in operator.inputs if t.role == "state"}
         return sizes | {f"activations of {self._index}": max(1, self.activations.size_bytes)}
 
