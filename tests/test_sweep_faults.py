@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from cli_cases import run
@@ -20,6 +22,7 @@ from cli_cases import run
 from neupims_sim.config import Config
 from neupims_sim.errors import InputError
 from neupims_sim.sweeps import load_results, sweep
+from neupims_sim.sweeps.cluster import execute_on_cluster
 from neupims_sim.sweeps.database import FILE, Store
 from neupims_sim.sweeps.store import count_other_code
 
@@ -208,6 +211,18 @@ def test_lost_dask_cluster_is_told_and_the_sweep_goes_on_here(
     assert process.returncode == 1
     assert "the scheduler is gone" in message
     assert_completes(file, out, undisturbed)
+
+
+@pytest.mark.parametrize("error", [CancelledError, ConnectionResetError("reset by peer")], ids=["cancelled", "reset"])
+def test_scheduler_that_ends_while_it_is_asked_something_is_told_too(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    pytest.importorskip("distributed")
+    client = Mock(nthreads=Mock(side_effect=error), close=Mock(side_effect=error), run=Mock(return_value={}))
+    monkeypatch.setattr("neupims_sim.sweeps.cluster._connect", lambda address: client)
+    with pytest.raises(InputError, match=r"^--dask tcp://here:1: the scheduler is gone; .*$"):
+        list(execute_on_cluster(fake, iter([]), "tcp://here:1"))
+    client.close.assert_called_once()
 
 
 # --- the store ---

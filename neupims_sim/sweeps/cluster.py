@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from neupims_sim.errors import InputError
@@ -44,8 +46,11 @@ def execute_on_cluster(run_point: RunPoint, tasks: Iterator[Task], address: str)
     try:
         _check_workers(client, address)
         yield from _run(client, run_point, tasks, address)
+    except (OSError, CancelledError):  # asked anything after the scheduler ended, a client raises one of these
+        raise _gone(address) from None
     finally:
-        client.close(timeout=CONNECT_SECONDS)
+        with suppress(OSError, CancelledError):
+            client.close(timeout=CONNECT_SECONDS)
 
 
 def _run(client: Client, run_point: RunPoint, tasks: Iterator[Task], address: str) -> Events:
@@ -76,9 +81,7 @@ def _outcome(future: Future, address: str) -> Outcome:
     from distributed import KilledWorker
 
     if future.status in ("cancelled", "lost"):
-        raise InputError(
-            f"--dask {address}: the scheduler is gone; finished points are stored, the same command goes on"
-        )
+        raise _gone(address)
     problem = future.exception()
     if isinstance(problem, OtherCodeError):
         raise InputError(f"--dask {address}: {problem}; install the same version on every worker")
@@ -89,6 +92,10 @@ def _outcome(future: Future, address: str) -> Outcome:
     outcome = future.result()
     assert isinstance(outcome, Outcome)
     return outcome
+
+
+def _gone(address: str) -> InputError:
+    return InputError(f"--dask {address}: the scheduler is gone; finished points are stored, the same command goes on")
 
 
 def _attempt_checked(run_point: RunPoint, config: str, code: str) -> Outcome:
@@ -102,7 +109,8 @@ def _connect(address: str) -> Client:
         from distributed.comm import connect
     except ImportError:
         raise InputError("--dask needs the package distributed: pip install 'neupims-sim[dask]'") from None
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is told as one line
+    for logger in ("distributed", "distributed.client"):  # which sets a level of its own
+        logging.getLogger(logger).setLevel(logging.CRITICAL)  # what matters is told as one line
 
     async def greet() -> None:
         (await connect(address, timeout=CONNECT_SECONDS)).abort()
