@@ -192,7 +192,11 @@ def _llm_violations(
             ("model", "kv_heads"),
             f"model.kv_heads={model.kv_heads} does not divide model.heads={model.heads}; allowed: {_divisors(model.heads)}",
         )
-    if workload.requests is None and workload.batch_size < (parallel.micro_batches or parallel.pipeline):
+    if (
+        parallel.batch == "split"
+        and workload.requests is None
+        and workload.batch_size < (parallel.micro_batches or parallel.pipeline)
+    ):
         key = "micro_batches" if parallel.micro_batches else "pipeline"
         yield (
             ("workload", "batch_size"),

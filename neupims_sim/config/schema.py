@@ -147,7 +147,7 @@ class WorkloadConfig(Section):
     dataset: str = "sharegpt"
     """Stem of a length table in ``traces/lengths``."""
     batch_size: PositiveInt = 256
-    """Requests per iteration on the whole device (before pipeline micro-batching)."""
+    """Requests per iteration of the whole system, or of a pipeline stage (``parallel.batch``)."""
     phase: Literal["decode", "prefill"] = "decode"
     requests: str | None = None
     """Path of a request batch CSV (``seq_len,ch_idx``); overrides dataset and batch_size."""
@@ -222,7 +222,10 @@ class ParallelConfig(Section):
     tensor: PositiveInt = 1
     pipeline: PositiveInt = 1
     micro_batches: PositiveInt | None = None
-    """Into how many the batch splits; as many as there are pipeline stages unless given."""
+    """Batches that are in the pipeline at a time; as many as there are stages unless given."""
+    batch: Literal["split", "per_stage"] = "split"
+    """split: the requests of the workload divide into the micro-batches; per_stage: every micro-batch has as many as the
+    workload states, so that the system serves ``micro_batches`` times as many."""
     link: LinkConfig = LinkConfig()
 
 

@@ -85,12 +85,39 @@ BusyObserver = Callable[[str, str, int, int], None]
 """Called with (lane, name, start cycle, end cycle) for every piece of work."""
 
 
+class Unit:
+    """Systolic arrays or vector units: a resource for one piece of work at a time that knows how long it has worked."""
+
+    def __init__(self, env: simpy.Environment) -> None:
+        self._env = env
+        self._resource = simpy.Resource(env)
+        self._before = 0
+        self._since: int | None = None
+
+    def hold(self, cycles: int) -> Process:
+        """Wait for the unit, then work."""
+        with self._resource.request() as turn:
+            yield turn
+            self._since = int(self._env.now)
+            yield self._env.timeout(cycles)
+            self._before, self._since = self.busy_cycles, None
+
+    @property
+    def busy_cycles(self) -> int:
+        """Cycles in which it has worked, up to now."""
+        return self._before + (0 if self._since is None else int(self._env.now) - self._since)
+
+
 class Npu:
     """Systolic arrays and vector units that share a scratchpad and a DMA to memory.
 
     Parameters
     ----------
-    observe: told about every busy interval; utilization and timelines subscribe here.
+    observe: told about every busy interval; timelines subscribe here.
+
+    Attributes
+    ----------
+    arrays, vectors: the units.
     """
 
     def __init__(self, env: simpy.Environment, config: NpuConfig, memory: Memory, observe: BusyObserver) -> None:
@@ -98,8 +125,8 @@ class Npu:
         self.config = config
         self._memory = memory
         self._observe = observe
-        self._arrays = simpy.Resource(env)
-        self._vector = simpy.Resource(env)
+        self.arrays = Unit(env)
+        self.vectors = Unit(env)
         self._loader = simpy.PriorityResource(env)
         self._scratchpad = simpy.Container(env, capacity=config.scratchpad_bytes, init=config.scratchpad_bytes)
 
@@ -161,7 +188,7 @@ class Npu:
             if not ready.processed:
                 yield ready
             yield self.env.all_of(arrivals)
-            yield from self._hold(self._arrays, "systolic arrays", name, int(steps.compute_cycles[step]))
+            yield from self._hold(self.arrays, "systolic arrays", name, int(steps.compute_cycles[step]))
             if room:
                 yield self._scratchpad.put(room)
             size = int(steps.store_bytes[step])
@@ -204,10 +231,10 @@ class Npu:
     ) -> Process:
         drain = int(plan.drain_cycles[step])
         yield arrival
-        yield from self._hold(self._arrays, "systolic arrays", name, int(plan.logits_cycles[step]))
+        yield from self._hold(self.arrays, "systolic arrays", name, int(plan.logits_cycles[step]))
         yield self.env.timeout(drain)
-        yield from self._hold(self._vector, "vector units", name, int(plan.softmax_cycles[step]))
-        yield from self._hold(self._arrays, "systolic arrays", name, int(plan.attend_cycles[step]))
+        yield from self._hold(self.vectors, "vector units", name, int(plan.softmax_cycles[step]))
+        yield from self._hold(self.arrays, "systolic arrays", name, int(plan.attend_cycles[step]))
         yield self.env.timeout(drain)
         size = int(plan.store_bytes[step])
         if size:
@@ -238,15 +265,11 @@ class Npu:
         for chunk in range(chunks):
             yield self.env.all_of(arrivals[chunk])
             share = cycles * (chunk + 1) // chunks - cycles * chunk // chunks
-            yield from self._hold(self._vector, "vector units", name, share)
+            yield from self._hold(self.vectors, "vector units", name, share)
             written += [self.transfer(WRITE, *region.take(-(-size // chunks)), name) for region, size in stores]
         yield self.env.all_of(written)
 
-    def _hold(self, unit: simpy.Resource, lane: str, name: str, cycles: int) -> Process:
-        if cycles == 0:
-            return
-        with unit.request() as turn:
-            yield turn
-            start = int(self.env.now)
-            yield self.env.timeout(cycles)
-            self._observe(lane, name, start, int(self.env.now))
+    def _hold(self, unit: Unit, lane: str, name: str, cycles: int) -> Process:
+        if cycles:
+            yield from unit.hold(cycles)
+            self._observe(lane, name, int(self.env.now) - cycles, int(self.env.now))

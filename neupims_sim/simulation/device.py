@@ -77,8 +77,14 @@ class Device:
 
     def totals(self) -> Totals:
         """What has been done so far."""
-        seen = self.seen
-        return Totals(self.now, self.memory.counters(), seen.npu_macs, seen.vector_cycles, seen.link_cycles)
+        return Totals(
+            self.now,
+            self.memory.counters(),
+            self.seen.npu_macs,
+            self.npu.arrays.busy_cycles,
+            self.npu.vectors.busy_cycles,
+            self.seen.link_cycles,
+        )
 
     def write_row(self, channel: int, row: int, size_bytes: int) -> SimEvent:
         """The NPU writes bytes of a channel, from the first byte of ``row`` on: operands and data of PIM."""

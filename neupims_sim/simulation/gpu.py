@@ -19,12 +19,12 @@ from neupims_sim.config import (
     config_hash,
 )
 from neupims_sim.simulation.inference import images_trace
-from neupims_sim.simulation.llm import decoding_batch, micro_batch
+from neupims_sim.simulation.llm import decoding_batch
 from neupims_sim.simulation.observations import Observations, OperatorRecord
 from neupims_sim.simulation.result import Result
 from neupims_sim.simulation.retrieval import retrieval_trace
 from neupims_sim.system.gpu import Kernel, check_capacity, kernel_seconds, kernels, resident_bytes
-from neupims_sim.system.pipeline import Pipeline, micro_batches, transfer_cycles
+from neupims_sim.system.pipeline import Pipeline, transfer_cycles
 from neupims_sim.trace import Trace, read_trace
 from neupims_sim.workloads import generate_llm
 
@@ -65,13 +65,12 @@ def _decode(config: Config, gpu: GpuConfig, workload: WorkloadConfig) -> Result:
     """One decode iteration: the layers of a stage are alike, so one is timed and multiplied."""
     model, parallel = config.model, config.parallel
     assert isinstance(model, ModelConfig)
-    whole = decoding_batch(config, workload)
-    requests = micro_batch(whole, micro_batches(config))
+    batch = decoding_batch(config, workload)
+    requests = batch.requests
     trace = generate_llm(model, requests.context_tokens, tensor_parallel=parallel.tensor, seed=config.seed)
     layers = model.layers // parallel.pipeline
     needed = resident_bytes(trace.operators)
-    all_micro_batches = float(whole.context_tokens.sum() / requests.context_tokens.sum())
-    needed["K and V"] = round(needed["K and V"] * all_micro_batches)
+    needed["K and V"] = round(needed["K and V"] * batch.total_tokens / int(requests.context_tokens.sum()))
     check_capacity(gpu, {what: size // parallel.pipeline for what, size in needed.items()})
     layer = _timed(config, gpu, trace)
     hertz = config.clock_ghz * 1e9
@@ -79,7 +78,7 @@ def _decode(config: Config, gpu: GpuConfig, workload: WorkloadConfig) -> Result:
     on_link = sum(timed.seconds for timed in layer if timed.kernel.kind == "all_reduce")
     pipeline = Pipeline(
         stages=parallel.pipeline,
-        micro_batches=micro_batches(config),
+        micro_batches=batch.count,
         stage_cycles=layers * block_seconds * hertz,
         link_cycles=layers * on_link * hertz,
         transfer_cycles=transfer_cycles(config, trace.operators[-1].outputs[0].bytes),
@@ -91,9 +90,9 @@ def _decode(config: Config, gpu: GpuConfig, workload: WorkloadConfig) -> Result:
         block_seconds=block_seconds,
         seconds=pipeline.cycles_per_micro_batch / hertz,
         layers=layers,
-        items=len(whole.context_tokens) / pipeline.micro_batches,
+        items=batch.mean_size,
         item="tokens",
-        batch_size=len(whole.context_tokens),
+        batch_size=batch.total_size,
         pipeline=pipeline,
         mean_context_tokens=float(np.mean(requests.context_tokens)),
     )
@@ -158,6 +157,8 @@ def _result(
             "npu": 2 * macs / (gpu.peak_flops * block_seconds),
             "pim": 0.0,
             "bandwidth": (read + written) / (gpu.bandwidth_gbps * 1e9 * block_seconds),
+            "npu_busy": 0.0,
+            "vector_busy": 0.0,
             "pim_busy": 0.0,
             "link": on_link / block_seconds,
         },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +39,8 @@ def simulate_llm(device: Device) -> Outcome:
     model, workload = config.model, config.workload
     assert isinstance(model, ModelConfig)
     assert isinstance(workload, WorkloadConfig)
-    whole = decoding_batch(config, workload)
-    requests = micro_batch(whole, micro_batches(config))
+    batch = decoding_batch(config, workload)
+    requests = batch.requests
     layers = model.layers // config.parallel.pipeline
     on_pim = config.attention_on == "pim"
     interleaving = resolve_interleaving(
@@ -71,7 +71,7 @@ def simulate_llm(device: Device) -> Outcome:
     hidden_bytes = len(requests.context_tokens) * model.d_model * config.npu.element_bytes
     pipeline = Pipeline(
         stages=config.parallel.pipeline,
-        micro_batches=micro_batches(config),
+        micro_batches=batch.count,
         stage_cycles=stage_cycles,
         link_cycles=total.link_cycles,
         transfer_cycles=transfer_cycles(config, hidden_bytes),
@@ -80,9 +80,9 @@ def simulate_llm(device: Device) -> Outcome:
     return Outcome(
         total=total,
         block=last.since(first).per(steps),
-        items=len(whole.context_tokens) / pipeline.micro_batches,
+        items=batch.mean_size,
         item="tokens",
-        batch_size=len(whole.context_tokens),
+        batch_size=batch.total_size,
         interleaving=interleaving,
         layers=layers,
         simulated_layers=simulated,
@@ -94,26 +94,46 @@ def simulate_llm(device: Device) -> Outcome:
     )
 
 
-def decoding_batch(config: Config, workload: WorkloadConfig) -> RequestBatch:
+@dataclass(frozen=True)
+class MicroBatch:
+    """The batch that a stage of the pipeline works on in steady state; it stands for all ``count`` of them.
+
+    Attributes
+    ----------
+    requests: of the largest one.
+    count: of micro-batches in the pipeline.
+    total_size, total_tokens: requests of all of them, and the tokens of their contexts.
+    """
+
+    requests: RequestBatch
+    count: int
+    total_size: int
+    total_tokens: int
+
+    @property
+    def mean_size(self) -> float:
+        """Requests per micro-batch."""
+        return self.total_size / self.count
+
+
+def decoding_batch(config: Config, workload: WorkloadConfig) -> MicroBatch:
     """The configured batch; raises ``InputError`` for what can be traced but not simulated, and for too few requests."""
     if workload.phase != "decode":
         raise InputError(f"workload.phase={workload.phase!r} can be traced but not simulated yet; allowed: decode")
     if workload.lm_head:
         raise InputError("workload.lm_head=True can be traced but not simulated yet; allowed: False")
     batch, count = request_batch(workload, config.seed), micro_batches(config)
-    if len(batch.context_tokens) < count:
+    requests, tokens = len(batch.context_tokens), int(batch.context_tokens.sum())
+    if config.parallel.batch == "per_stage":
+        return MicroBatch(batch, count, requests * count, tokens * count)
+    if requests < count:
         raise InputError(
-            f"workload.requests={workload.requests!r} holds {len(batch.context_tokens)} requests, too few for {count} "
+            f"workload.requests={workload.requests!r} holds {requests} requests, too few for {count} "
             "micro-batches (parallel.micro_batches, else parallel.pipeline)"
         )
-    return batch
-
-
-def micro_batch(whole: RequestBatch, count: int) -> RequestBatch:
-    """The first of ``count`` equal micro-batches, which stands for all: in steady state each stage of the pipeline works on one."""
-    size = micro_batch_size(len(whole.context_tokens), count)
-    channels = whole.channels
-    return RequestBatch(whole.context_tokens[:size], None if channels is None else channels[:size])
+    size, channels = micro_batch_size(requests, count), batch.channels
+    first = RequestBatch(batch.context_tokens[:size], None if channels is None else channels[:size])
+    return MicroBatch(first, count, requests, tokens)
 
 
 def _layout(config: Config, model: ModelConfig) -> AttentionLayout:

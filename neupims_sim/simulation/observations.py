@@ -48,7 +48,5 @@ class Observations:
     """The moments between which identical steady-state layers pass."""
     npu_macs: int = 0
     pim_macs: int = 0
-    vector_cycles: int = 0
-    """Cycles in which the vector units worked."""
     link_cycles: int = 0
     """Cycles in which the link to other devices worked."""

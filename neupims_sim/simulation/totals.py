@@ -19,6 +19,7 @@ class Totals:
     cycle: float
     counters: Counters
     npu_macs: float
+    array_cycles: float
     vector_cycles: float
     link_cycles: float
 
@@ -80,6 +81,8 @@ def utilization(config: Config, block: Totals) -> dict[str, float]:
         "npu": block.npu_macs / (cycles * systolic.arrays * systolic.rows * systolic.columns),
         "pim": counters.dot_products * dot_cycles / slots,
         "bandwidth": bursts * organization.burst_cycles / (slots * organization.pseudo_channels),
+        "npu_busy": block.array_cycles / cycles,
+        "vector_busy": block.vector_cycles / cycles,
         "pim_busy": counters.pim_busy_cycles / slots,
         "link": block.link_cycles / cycles,
     }

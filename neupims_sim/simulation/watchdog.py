@@ -65,9 +65,7 @@ class Watchdog(MemoryModel):
     def busy(self, lane: str, name: str, start: int, end: int) -> None:
         """A unit of the NPU has worked (``npu.device.BusyObserver``)."""
         self._last_progress = int(self.env.now)
-        if lane == "vector units":
-            self._seen.vector_cycles += end - start
-        elif lane == "link":
+        if lane == "link":
             self._seen.link_cycles += end - start
         if self._also_busy is not None:
             self._also_busy(lane, name, start, end)

@@ -9,7 +9,8 @@ from neupims_sim.config.files import available
 from neupims_sim.errors import suggestion
 from neupims_sim.sweeps.definition import Quick, Sweep, TableSettings
 from neupims_sim.sweeps.derivation import expression_problem
-from neupims_sim.sweeps.labels import value_key
+from neupims_sim.sweeps.labels import is_one_of, value_key
+from neupims_sim.sweeps.reference import reference_problems
 
 FIXED_COLUMNS = ("point", "status", "error")
 """Columns of ``points.csv`` that every sweep has."""
@@ -33,6 +34,7 @@ def problems(sweep: Sweep) -> Iterator[str]:
         ):
             yield f"quick: {problem}"
     yield from _columns_named_twice(sweep)
+    yield from _bad_additions(sweep)
     yield from _unknown_values(sweep)
     yield from _bad_expressions(sweep)
     yield from _unknown_columns(sweep)
@@ -108,9 +110,39 @@ def _columns_named_twice(sweep: Sweep) -> Iterator[str]:
     for axis in sweep.variants:
         if axis in (*FIXED_COLUMNS, *sweep.metrics):
             yield f"variants.{axis}: points.csv has a column of this name already; choose another"
-    for name in sweep.derive:
-        if name in (*FIXED_COLUMNS, *sweep.axes, *sweep.metrics) or "`" in name:
-            yield f"derive.{name}: points.csv has a column of this name already, or it has a backtick; choose another"
+    taken = [*FIXED_COLUMNS, *sweep.axes, *sweep.metrics]
+    for key, names in (
+        ("reference.table", sweep.reference_columns),
+        ("relative", sweep.relative),
+        ("derive", sweep.derive),
+    ):
+        for name in names:
+            if name in taken or "`" in name:
+                yield f"{key}.{name}: points.csv has a column of this name already, or it has a backtick; choose another"
+        taken += names
+
+
+def _bad_additions(sweep: Sweep) -> Iterator[str]:
+    """What is wrong with ``reference`` and ``relative``."""
+    if sweep.reference is not None:
+        yield from reference_problems(sweep.reference, sweep.axes)
+    columns = [*sweep.metrics, *sweep.reference_columns]
+    for name, settings in sweep.relative.items():
+        if settings.of not in columns:
+            yield f"relative.{name}.of={settings.of!r}: no such column; {suggestion(settings.of, columns)}"
+        if settings.axis not in sweep.axes:
+            yield f"relative.{name}.axis={settings.axis!r}: no such axis; {suggestion(settings.axis, sweep.axes)}"
+            continue
+        known = _known_values(sweep, settings.axis)
+        if value_key(settings.to) not in known:
+            near = suggestion(str(settings.to), known)
+            yield f"relative.{name}.to={settings.to!r}: no such value of {settings.axis}; {near}"
+
+
+def _known_values(sweep: Sweep, axis: str) -> list[str]:
+    """The values of an axis in both forms of the sweep, as texts."""
+    values = (*sweep.values(axis), *sweep.quick_form().values(axis))
+    return list(dict.fromkeys(value_key(value) for value in values))
 
 
 def _unknown_values(sweep: Sweep) -> Iterator[str]:
@@ -119,19 +151,24 @@ def _unknown_values(sweep: Sweep) -> Iterator[str]:
         (f"exclude.{index}", {axis: v if isinstance(v, list) else [v] for axis, v in entry.items()})
         for index, entry in enumerate(sweep.exclude)
     ]
+    stated += [
+        (f"tables.{index}.only", {axis: v if isinstance(v, list) else [v] for axis, v in table.only.items()})
+        for index, table in enumerate(sweep.tables)
+        if table.only is not None
+    ]
     for where, entry in (*stated, ("names", sweep.names)):
         for axis, values in entry.items():
             if axis not in sweep.axes:
                 yield f"{where}.{axis}: no such axis; {suggestion(axis, sweep.axes)}"
                 continue
-            known = [value_key(value) for value in (*sweep.values(axis), *sweep.quick_form().values(axis))]
+            known = _known_values(sweep, axis)
             for value in values:
                 if value_key(value) not in known:
-                    yield f"{where}.{axis}={value!r}: no such value of the axis; {suggestion(str(value), set(known))}"
+                    yield f"{where}.{axis}={value!r}: no such value of the axis; {suggestion(str(value), known)}"
 
 
 def _bad_expressions(sweep: Sweep) -> Iterator[str]:
-    known = [*sweep.axes, *sweep.metrics]
+    known = [*sweep.axes, *sweep.metrics, *sweep.reference_columns, *sweep.relative]
     for name, expression in sweep.derive.items():
         problem = expression_problem(expression, known)
         if problem:
@@ -154,11 +191,13 @@ def _unknown_columns(sweep: Sweep) -> Iterator[str]:
                 yield f"tables.{index}.value={value!r}: no such column; {suggestion(value, sweep.columns)}"
         if table.columns is not None and len(table.value) > 1:
             yield f"tables.{index}.value: {len(table.value)} values, and an axis across; keep one value, or drop columns"
+        if table.columns is not None and len(table.over) > 1:
+            yield f"tables.{index}.over: {len(table.over)} numbers a cell, and an axis across; keep one, or drop columns"
         if table.relative_to is not None:
             axis = table.rows[0]
             known = [str(value) for value in sweep.values(axis)] if axis in sweep.axes else []
-            if table.columns is not None:
-                yield f"tables.{index}.relative_to: only without columns"
+            if table.columns is not None or table.over:
+                yield f"tables.{index}.relative_to: only without columns and over"
             elif str(table.relative_to) not in known:
                 near = suggestion(str(table.relative_to), known)
                 yield f"tables.{index}.relative_to={table.relative_to!r}: no such value of {axis}; {near}"
@@ -171,9 +210,11 @@ def _incomplete_tables(sweep: Sweep) -> Iterator[str]:
         if len(set(heads)) < len(heads):
             yield f"tables.{index}: an axis is given twice in rows and columns"
         for axis in sweep.axes:
-            several = len({value_key(value) for value in sweep.values(axis)}) > 1
+            only = (table.only or {}).get(axis)
+            shown = {value_key(value) for value in sweep.values(axis) if only is None or is_one_of(value, only)}
+            several = len(shown) > 1 and not table.over
             if several and axis not in heads and axis not in sweep.repeated:
-                yield f"tables.{index}: {axis} has several values, and is in neither rows nor columns; add it to rows"
+                yield f"tables.{index}: {axis} has several values, and is in neither rows nor columns; add it to rows, or give over"
 
 
 def _column_axes(table: TableSettings) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from neupims_sim.sweeps.labels import Labels, LabelSettings
 from neupims_sim.sweeps.ranges import listed_values
+from neupims_sim.sweeps.reference import ReferenceSettings, RelativeSettings
 
 DEFAULT_METRICS = (
     "throughput_tokens_per_s",
@@ -35,6 +36,7 @@ Step = dict[str, Any]
 Zip = Annotated[list[Annotated[Grid, Field(min_length=1)]], BeforeValidator(_listed)]
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Repeats = Annotated[int, Field(ge=1)]
+Aggregate = Literal["mean", "minimum", "maximum"]
 Variants = dict[str, Annotated[dict[Text, Settings], Field(min_length=1)]]
 
 
@@ -57,6 +59,11 @@ class TableSettings(_Part):
     Without ``columns`` only."""
     decimals: Annotated[int, Field(ge=0)] | None = None
     """Those of the column's label unless given."""
+    over: Annotated[list[Aggregate], BeforeValidator(_listed)] = []
+    """What to show of the points that differ on axes in neither rows nor columns: every one stands behind the value's name.
+    Without it there may be no such axes (but that of the seeds, over which the mean is shown)."""
+    only: Annotated[dict[str, Any], Field(min_length=1)] | None = None
+    """Axis -> value or values: the points that the table is about."""
 
 
 class Quick(_Part):
@@ -94,8 +101,12 @@ class Sweep(_Part):
     """Points to leave out: those that have, for every axis of one of the entries, the value or one of the list of values."""
     metrics: Annotated[list[str], Field(min_length=1)] = list(DEFAULT_METRICS)
     """Numbers of the result that become columns of the table: dotted keys of ``result.json``."""
+    reference: ReferenceSettings | None = None
+    """Figures of others, such as published ones, as further columns."""
+    relative: dict[Text, RelativeSettings] = {}
+    """Further columns: ratios of a column between points."""
     derive: dict[Text, str] = {}
-    """Further columns: name -> expression over axes, metrics and earlier derived columns (see `sweeps.derivation`)."""
+    """Further columns: name -> expression over axes and all columns above (see `sweeps.derivation`)."""
     labels: dict[str, LabelSettings] = {}
     """How columns are shown."""
     names: dict[str, dict[str, str]] = {}
@@ -135,8 +146,13 @@ class Sweep(_Part):
 
     @property
     def columns(self) -> list[str]:
-        """The columns of the table that hold numbers of the result: metrics, then derived ones."""
-        return [*self.metrics, *self.derive]
+        """The columns of the table that hold numbers: metrics, then those that are joined and computed."""
+        return [*self.metrics, *self.reference_columns, *self.relative, *self.derive]
+
+    @property
+    def reference_columns(self) -> list[str]:
+        """The columns of figures of others."""
+        return [] if self.reference is None else self.reference.parsed.columns(self.axes)
 
     def values(self, axis: str) -> list[Any]:
         """The values, or labels, on an axis."""

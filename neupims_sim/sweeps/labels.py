@@ -102,6 +102,11 @@ def value_key(value: Any) -> str:
     return str(int(number)) if number.is_integer() else str(number)
 
 
+def is_one_of(value: Any, stated: Any) -> bool:
+    """Whether a value is the one that is stated, or one of a list of them."""
+    return value_key(value) in map(value_key, stated if isinstance(stated, list) else [stated])
+
+
 def _metric_label(metric: str) -> Label:
     if metric in _METRICS:
         return _METRICS[metric]

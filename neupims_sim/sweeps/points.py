@@ -11,7 +11,7 @@ from neupims_sim.config import Config, config_hash, load_config
 from neupims_sim.errors import InputError
 from neupims_sim.simulation import check_config_names
 from neupims_sim.sweeps.definition import Settings, Sweep, dotted
-from neupims_sim.sweeps.labels import value_key
+from neupims_sim.sweeps.labels import is_one_of
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,7 @@ def _settings(sweep: Sweep, axes: dict[str, Any]) -> Settings:
 
 def _matches(axes: dict[str, Any], entry: dict[str, Any]) -> bool:
     """Whether a point has, for every axis of an entry of ``exclude``, one of its values."""
-    return all(value_key(axes[axis]) in map(value_key, as_list(values)) for axis, values in entry.items())
-
-
-def as_list(value: Any) -> list[Any]:
-    """One value, or a list of values, as a list."""
-    return value if isinstance(value, list) else [value]
+    return all(is_one_of(axes[axis], values) for axis, values in entry.items())
 
 
 def place_text(axes: dict[str, Any]) -> str:

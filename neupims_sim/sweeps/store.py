@@ -3,7 +3,7 @@
 ``store.sqlite`` holds everything (see `neupims_sim.sweeps.database`). Two files are written from it for people and other
 programs, and a folder with these two alone can be read, too: ``sweep.yaml``, the sweep file, and ``points.csv``, one row per
 finished point in the order of the sweep: ``point`` (hash of its configuration), ``status`` (ok, failed), ``error``, the axes,
-the metrics, the derived columns.
+the metrics, the columns that the file adds (reference, relative, derive).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from neupims_sim.sweeps.definition import Sweep
 from neupims_sim.sweeps.derivation import derive
 from neupims_sim.sweeps.identity import code_version
 from neupims_sim.sweeps.reading import parse_sweep
+from neupims_sim.sweeps.reference import reference_columns, relative_column
 
 TABLE, SWEEP = "points.csv", "sweep.yaml"
 
@@ -69,6 +70,11 @@ def table_text(sweep: Sweep, finished: Iterable[Row]) -> str:
         rows.append(cells | {a: _cell(v) for a, v in row.axes.items()} | {m: numbers.get(m) for m in sweep.metrics})
     columns = [*FIXED_COLUMNS, *sweep.axes, *sweep.metrics]
     table = pd.DataFrame(rows, columns=columns, dtype=object)  # object: an integer stays one beside an empty cell
+    if sweep.reference is not None:
+        for name, values in reference_columns(sweep.reference, sweep.axes, table).items():
+            table[name] = pd.Series(values, dtype=object)
+    for name, settings in sweep.relative.items():
+        table[name] = pd.Series(relative_column(settings, sweep.axes, table), dtype=object)
     for name, values in derive(table, sweep.derive).items():
         table[name] = pd.Series(values, dtype=object)
     return table.to_csv(index=False, lineterminator="\n")

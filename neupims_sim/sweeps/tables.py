@@ -9,9 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from neupims_sim.sweeps.definition import Sweep, TableSettings
-from neupims_sim.sweeps.labels import Label
+from neupims_sim.sweeps.definition import Aggregate, Sweep, TableSettings
+from neupims_sim.sweeps.labels import Label, is_one_of
 
+DEFAULT: list[Aggregate] = ["mean"]
+"""Shown of points that only repeat one."""
 MISSING = "–"
 """In the cell of a point that is excluded or lacks the number."""
 
@@ -31,12 +33,16 @@ def format_cell(value: Any, shown: Label, decimals: int | None = None) -> str:
 
 def _pivot(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
     """One value with an axis across, or several side by side."""
+    if settings.only is not None:
+        kept = [all(is_one_of(row[a], v) for a, v in settings.only.items()) for row in table.to_dict("records")]
+        table = table[kept]
     if settings.columns is None:
         return _list(sweep, settings, table)
     labels, (value,) = sweep.shown_labels(), settings.value
     shown = labels.column(value)
     repeats = _repeats(table, [*settings.rows, settings.columns])
-    cells = {key: _cell(rows, value, settings.decimals, shown) for key, rows in repeats.items()}
+    how = (settings.over or DEFAULT)[0]
+    cells = {key: _cell(rows, value, how, settings.decimals, shown) for key, rows in repeats.items()}
     rows = list(dict.fromkeys(key[:-1] for key in cells))
     columns = list(dict.fromkeys(key[-1] for key in cells))
     lines = [
@@ -44,22 +50,38 @@ def _pivot(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
     ]
     heads = [labels.value(settings.columns, column) for column in columns]
     unit = f"{shown.unit}; " if shown.unit not in settings.title else ""
-    title = f"**{settings.title}** ({unit}columns: {labels.column(settings.columns)})"
+    what = f"{how} over {_unnamed(sweep, settings)}; " if settings.over else ""
+    title = f"**{settings.title}** ({what}{unit}columns: {labels.column(settings.columns)})"
     return _table(sweep, settings, title, heads, lines)
 
 
 def _list(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
-    labels = [sweep.shown_labels().column(value) for value in settings.value]
+    numbers = [(value, how) for value in settings.value for how in settings.over or DEFAULT]
+    labels = {value: sweep.shown_labels().column(value) for value in settings.value}
     repeats = _repeats(table, settings.rows)
     lines = []
     for (first, *others), rows in repeats.items():
         base = repeats.get((settings.relative_to, *others), [])
         cells = []
-        for value, shown in zip(settings.value, labels, strict=True):
-            ratio = _ratio(_mean(rows, value), _mean(base, value)) if first != settings.relative_to else ""
-            cells.append(_cell(rows, value, settings.decimals, shown) + ratio)
+        for value, how in numbers:
+            ratio = (
+                _ratio(_number(rows, value, how), _number(base, value, how)) if first != settings.relative_to else ""
+            )
+            cells.append(_cell(rows, value, how, settings.decimals, labels[value]) + ratio)
         lines.append([*_heads(sweep, settings, (first, *others)), *cells])
-    return _table(sweep, settings, f"**{settings.title}**", [str(shown) for shown in labels], lines)
+    heads = [f"{labels[value]}, {how}" if settings.over else str(labels[value]) for value, how in numbers]
+    title = f"**{settings.title}**" + (f" (over {_unnamed(sweep, settings)})" if settings.over else "")
+    return _table(sweep, settings, title, heads, lines)
+
+
+def _unnamed(sweep: Sweep, settings: TableSettings) -> str:
+    """The axes that ``over`` takes together."""
+    named = {*settings.rows, settings.columns}
+    return ", ".join(
+        sweep.shown_labels().column(axis).name.lower()
+        for axis in sweep.axes
+        if axis not in named and len(sweep.values(axis)) > 1
+    )
 
 
 def _ratio(number: Any, base: Any) -> str:
@@ -98,19 +120,24 @@ def _repeats(table: pd.DataFrame, axes: Sequence[str]) -> dict[tuple[Any, ...], 
     return found
 
 
-def _mean(rows: Sequence[Mapping[Hashable, Any]], value: str) -> Any:
-    """The value of a point; of repeats the mean. None where one failed, or there is none."""
+def _number(rows: Sequence[Mapping[Hashable, Any]], value: str, how: Aggregate) -> Any:
+    """The value of a point; of several points their mean, minimum or maximum. None where one failed, or there is none."""
     if not rows or any(row["status"] != "ok" for row in rows):
         return None
-    values = [row[value] for row in rows]
-    numeric = len(values) > 1 and all(isinstance(number, Real) for number in values)
-    return math.fsum(values) / len(values) if numeric else values[0]
+    values = [row[value] for row in rows if row[value] is not None and row[value] == row[value]]  # neither None nor NaN
+    if len(values) < 2 or not all(isinstance(number, Real) for number in values):
+        return values[0] if values else None
+    if how == "mean":
+        return math.fsum(values) / len(values)
+    return min(values) if how == "minimum" else max(values)
 
 
-def _cell(rows: Sequence[Mapping[Hashable, Any]], value: str, decimals: int | None, shown: Label) -> str:
+def _cell(
+    rows: Sequence[Mapping[Hashable, Any]], value: str, how: Aggregate, decimals: int | None, shown: Label
+) -> str:
     if any(row["status"] != "ok" for row in rows):
         return "failed"
-    return format_cell(_mean(rows, value), shown, decimals) or MISSING
+    return format_cell(_number(rows, value, how), shown, decimals) or MISSING
 
 
 def _line(cells: Sequence[str]) -> str:
