@@ -324,6 +324,89 @@ def test_results_command_shows_labels_names_and_derived_columns(
     assert re.search(r"pim +16 +0\.032 +80\.000 +0\.2 ", out)
 
 
+# --- figures of others, ratios between points ---
+
+REFERENCE = """
+reference:
+  source: Someone et al., figure 7
+  table: |
+    device, workload.batch_size, published
+    plain, 8, 8000
+    pim, 8, 20000
+    pim, 16,
+    "pim dual", 32, 16000
+relative:
+  times: {of: cycles, axis: device, to: pim dual}
+  published_times: {of: published, axis: device, to: pim}
+"""
+
+
+@pytest.fixture
+def compared(file: Path) -> Path:
+    """The sweep with a reference, ratios, and a column that uses both."""
+    file.write_text(file.read_text() + REFERENCE)
+    return edited(file, setting("derive/deviation", "cycles / published - 1 + 0 * times"))
+
+
+def test_figures_of_others_stand_at_their_places(compared: Path, tmp_path: Path) -> None:
+    table = sweep(compared, tmp_path / "out", workers=1, run_point=fake)
+    found = table.set_index(["device", "workload.batch_size"])[["published", "times", "published_times", "deviation"]]
+    assert found.loc[("pim", 8)].tolist() == pytest.approx([20000, 2, 1, -0.2])
+    assert found.loc[("plain", 8)].tolist() == pytest.approx([8000, 0, 0.4, -1])
+    assert found.loc[("pim dual", 32)].fillna(-9).tolist() == pytest.approx([16000, 1, -9, 1])
+    assert found.loc[("pim", 16)].fillna(-9).tolist() == pytest.approx([-9, 2, -9, -9])
+    assert load_results(tmp_path / "out")[1].equals(table)
+
+
+def test_ratio_is_taken_within_the_same_seed(file: Path, tmp_path: Path) -> None:
+    def seeded(config: Config) -> dict[str, Any]:
+        return {"cycles": (1 + config.seed) * (1 if config.memory.row_buffers == "dual" else 2), "operator_cycles": {}}
+
+    edited(file, lambda tree: tree.update(repeats=2, metrics=["cycles"], derive={}, labels={}, plot=[], tables=[]))
+    edited(file, setting("relative", {"times": {"of": "cycles", "axis": "device", "to": "pim dual"}}))
+    table = sweep(file, tmp_path / "out", workers=1, run_point=seeded)
+    assert set(table[table["device"] == "pim"]["times"]) == {2.0}
+
+
+def test_table_over_further_axes_shows_mean_minimum_and_maximum(compared: Path, folder: Path, experiment: Any) -> None:
+    over = {"title": "Over", "rows": ["device"], "value": ["cycles"], "over": ["mean", "maximum"]}
+    only = {"title": "Dual", "rows": "workload.batch_size", "value": "times", "only": {"device": "pim"}, "decimals": 1}
+    across = {"title": "Across", "rows": "device", "columns": "device", "value": "cycles", "over": "minimum"}
+    edited(compared, setting("tables", [over, only, across | {"rows": "workload.batch_size"}]))
+    edited(compared, lambda tree: tree["quick"].pop("variants"))
+    experiment(folder)
+    page = (folder / "README.md").read_text()
+    assert "**Over** (over requests)\n\n| Device | Cycles (million), mean | Cycles (million), maximum |" in page
+    assert "| pim | 0.024 | 0.032 |" in page
+    assert "| NeuPIMs \\| dual | 0.019 | 0.032 |" in page
+    assert "**Dual**\n\n| Requests | times |\n| --- | ---: |\n| 8 | 2.0 |\n| 16 | 2.0 |\n\n" in page
+    assert "**Across** (minimum over " in page
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("reference/table", "devise, x\na, 1", r"reference.table: needs a column for an axis \(device, .*has .*devise"),
+        ("reference/table", "device, x\npim, 1\npim, 2", "line 3: the same place as line 2"),
+        ("reference/table", "device, x\npim, 1, 2", "line 2: 3 cells; the head has 2"),
+        ("reference/table", "device, x\npim, fast", "line 2: x='fast' is not a number"),
+        ("reference/table", "device, x, x\npim, 1, 2", "two columns have one name"),
+        ("reference/table", "device, cycles\npim, 1", "reference.table.cycles: points.csv has a column of this name"),
+        ("relative/times/of", "cycle", "relative.times.of='cycle': no such column; .*did you mean cycles"),
+        ("relative/times/axis", "devise", "relative.times.axis='devise': no such axis; .*did you mean device"),
+        ("relative/times/to", "pims", "relative.times.to='pims': no such value of device; .*did you mean pim"),
+        ("relative/rest", {"of": "cycles", "axis": "device", "to": "pim"}, "derive.rest: points.csv has a column"),
+        ("tables/0/over", "median", "tables.0.over.0='median'.*mean"),
+        ("tables/0/over", ["mean", "maximum"], "tables.0.over: 2 numbers a cell, and an axis across"),
+        ("tables/0/only", {"device": "pin"}, "tables.0.only.device='pin': no such value"),
+    ],
+)
+def test_reference_or_ratio_that_cannot_be_is_refused(compared: Path, path: str, value: Any, message: str) -> None:
+    edited(compared, setting(path, value))
+    with pytest.raises(InputError, match=message):
+        read_sweep(compared)
+
+
 # --- the command ---
 
 

@@ -97,12 +97,12 @@ def count_other_code(directory: str | Path) -> int:
 
 
 def scalars(result: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The numbers and texts in a result, by dotted key."""
+    """The numbers and texts in a result, None among them, by dotted key."""
     found: dict[str, Any] = {}
     for key, value in result.items():
         if isinstance(value, Mapping):
             found |= scalars(value, f"{prefix}{key}.")
-        elif isinstance(value, bool | int | float | str):
+        elif value is None or isinstance(value, bool | int | float | str):
             found[f"{prefix}{key}"] = value
     return found
 

@@ -76,7 +76,11 @@ def _list(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
 
 def _unnamed(sweep: Sweep, settings: TableSettings) -> str:
     """The axes that ``over`` takes together."""
-    named = {*settings.rows, settings.columns}
+    named = {
+        *settings.rows,
+        settings.columns,
+        *(a for a, v in (settings.only or {}).items() if not isinstance(v, list)),
+    }
     return ", ".join(
         sweep.shown_labels().column(axis).name.lower()
         for axis in sweep.axes
