@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint bench validation clean
+.PHONY: demo test lint quick bench validation clean
 
 demo: $(VENV)/.installed
 	$(BIN)/neupims-sim sweep configs/sweeps/quickstart.yaml --out results/quickstart
@@ -17,6 +17,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The quick form of every experiment, into results/.
+quick: $(VENV)/.installed
+	set -e; for sweep in $$(find experiments -name sweep.yaml | sort); do \
+		$(BIN)/neupims-sim experiment $$(dirname $$sweep) --quick; \
+	done
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/run.py

@@ -225,6 +225,24 @@ def test_scheduler_that_ends_while_it_is_asked_something_is_told_too(
     client.close.assert_called_once()
 
 
+def test_worker_with_other_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    client = Mock(run=Mock(return_value={"tcp://there:2": "0123abcd"}))
+    monkeypatch.setattr("neupims_sim.sweeps.cluster._connect", lambda address: client)
+    with pytest.raises(InputError, match=r"worker tcp://there:2 has code 0123abcd of neupims_sim, this is .*same version"):
+        list(execute_on_cluster(must_not_run, iter([]), "tcp://here:1"))
+    client.submit.assert_not_called()
+
+
+def test_worker_with_other_code_that_joins_later_ends_the_sweep(
+    monkeypatch: pytest.MonkeyPatch, file: Path, tmp_path: Path, scheduler: tuple[str, list[int], Any]
+) -> None:
+    monkeypatch.setattr("neupims_sim.sweeps.cluster._check_workers", lambda client, address: None)
+    monkeypatch.setattr("neupims_sim.sweeps.cluster.code_version", lambda: "0123abcd")
+    with pytest.raises(InputError, match=r"^--dask \S+: .*code.*; install the same version on every worker$"):
+        sweep(file, tmp_path / "out", run_point=must_not_run, dask=scheduler[0])
+
+
 # --- the store ---
 
 
