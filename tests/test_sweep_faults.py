@@ -229,7 +229,9 @@ def test_worker_with_other_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     pytest.importorskip("distributed")
     client = Mock(run=Mock(return_value={"tcp://there:2": "0123abcd"}))
     monkeypatch.setattr("neupims_sim.sweeps.cluster._connect", lambda address: client)
-    with pytest.raises(InputError, match=r"worker tcp://there:2 has code 0123abcd of neupims_sim, this is .*same version"):
+    with pytest.raises(
+        InputError, match=r"worker tcp://there:2 has code 0123abcd of neupims_sim, this is .*same version"
+    ):
         list(execute_on_cluster(must_not_run, iter([]), "tcp://here:1"))
     client.submit.assert_not_called()
 

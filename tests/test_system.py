@@ -192,6 +192,31 @@ def test_unequal_micro_batches_do_not_count_requests_that_are_not_there() -> Non
     assert result.throughput_per_s == pytest.approx(33 / (2 * result.seconds))
 
 
+def test_a_batch_per_stage_is_a_whole_batch_split_over_as_many_times_the_requests() -> None:
+    settings = {**PIPELINE, "workload.batch_size": 16}
+    per_stage = simulate(small(settings={**settings, "parallel.batch": "per_stage"}))
+    one_stage = simulate(small(settings={**settings, "parallel.pipeline": 1}))
+    assert per_stage.batch_size == 32
+    assert per_stage.mean_context_tokens == one_stage.mean_context_tokens
+    assert per_stage.block_cycles == one_stage.block_cycles
+    assert per_stage.throughput_per_s == pytest.approx(16 / (per_stage.pipeline["stage_cycles"] * 1e-9))
+
+
+@pytest.mark.parametrize("system", ["neupims", "npu_only"])
+def test_every_stage_has_room_for_the_caches_of_all_micro_batches(system: str) -> None:
+    """INV-9: of 400 micro-batches one has addresses, but the others are in memory, too."""
+    rows = {"memory.organization.rows": 4096, "mapping.kv_capacity": "all_layers", "parallel.batch": "per_stage"}
+    settings = {**PIPELINE, **rows, "workload.warmup.max_context_tokens": 512}
+    fits = simulate(small(system, {**settings, "parallel.micro_batches": 2, "workload.batch_size": 8}))
+    assert fits.batch_size == 16
+    with pytest.raises(InputError, match="does not fit"):
+        simulate(small(system, {**settings, "parallel.micro_batches": 400, "workload.batch_size": 8}))
+    simulate(small(system, {**settings, "parallel.micro_batches": 400, "workload.batch_size": 8} | FIRST_LAYERS_ONLY))
+
+
+FIRST_LAYERS_ONLY = {"mapping.kv_capacity": "simulated_layers"}
+
+
 def test_stages_send_activations_over_the_link() -> None:
     """16 requests x 1024 x 2 B at 16 GB/s and 100 ns: 2,148 cycles; two micro-batches wait for it once per iteration."""
     free, ring = (simulate(small(settings={**PIPELINE, **extra})) for extra in ({}, RING_SETTINGS))

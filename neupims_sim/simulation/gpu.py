@@ -70,7 +70,8 @@ def _decode(config: Config, gpu: GpuConfig, workload: WorkloadConfig) -> Result:
     trace = generate_llm(model, requests.context_tokens, tensor_parallel=parallel.tensor, seed=config.seed)
     layers = model.layers // parallel.pipeline
     needed = resident_bytes(trace.operators)
-    needed["K and V"] = round(needed["K and V"] * batch.total_tokens / int(requests.context_tokens.sum()))
+    waiting = int(batch.waiting_tokens.sum())
+    needed["K and V"] = round(needed["K and V"] * (1 + waiting / requests.context_tokens.sum()))
     check_capacity(gpu, {what: size // parallel.pipeline for what, size in needed.items()})
     layer = _timed(config, gpu, trace)
     hertz = config.clock_ghz * 1e9

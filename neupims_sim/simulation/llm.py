@@ -54,7 +54,7 @@ def simulate_llm(device: Device) -> Outcome:
         index = SearchIndex.of(config, searching)
         rows = index.rows(IN_FLIGHT * searching.in_flight)
     sub_batches, channels, placement = _prepare(
-        config, model, requests, layout, layers, simulated, policy.sub_batches, rows
+        config, model, batch, layout, layers, simulated, policy.sub_batches, rows
     )
     runs = [
         SubBatchRun(number, device, model, phases, placement, layout, members, channels[members].tolist())
@@ -102,13 +102,17 @@ class MicroBatch:
     ----------
     requests: of the largest one.
     count: of micro-batches in the pipeline.
-    total_size, total_tokens: requests of all of them, and the tokens of their contexts.
+    waiting_tokens: int64, contexts of the requests of all others.
     """
 
     requests: RequestBatch
     count: int
-    total_size: int
-    total_tokens: int
+    waiting_tokens: Int64Array
+
+    @property
+    def total_size(self) -> int:
+        """Requests of all micro-batches."""
+        return len(self.requests.context_tokens) + len(self.waiting_tokens)
 
     @property
     def mean_size(self) -> float:
@@ -123,9 +127,9 @@ def decoding_batch(config: Config, workload: WorkloadConfig) -> MicroBatch:
     if workload.lm_head:
         raise InputError("workload.lm_head=True can be traced but not simulated yet; allowed: False")
     batch, count = request_batch(workload, config.seed), micro_batches(config)
-    requests, tokens = len(batch.context_tokens), int(batch.context_tokens.sum())
+    contexts, requests = np.asarray(batch.context_tokens, dtype=np.int64), len(batch.context_tokens)
     if config.parallel.batch == "per_stage":
-        return MicroBatch(batch, count, requests * count, tokens * count)
+        return MicroBatch(batch, count, np.tile(contexts, count - 1))
     if requests < count:
         raise InputError(
             f"workload.requests={workload.requests!r} holds {requests} requests, too few for {count} "
@@ -133,7 +137,7 @@ def decoding_batch(config: Config, workload: WorkloadConfig) -> MicroBatch:
         )
     size, channels = micro_batch_size(requests, count), batch.channels
     first = RequestBatch(batch.context_tokens[:size], None if channels is None else channels[:size])
-    return MicroBatch(first, count, requests, tokens)
+    return MicroBatch(first, count, contexts[size:])
 
 
 def _layout(config: Config, model: ModelConfig) -> AttentionLayout:
@@ -150,7 +154,7 @@ def _layout(config: Config, model: ModelConfig) -> AttentionLayout:
 def _prepare(
     config: Config,
     model: ModelConfig,
-    requests: RequestBatch,
+    batch: MicroBatch,
     layout: AttentionLayout | None,
     layers: int,
     simulated: int,
@@ -160,8 +164,10 @@ def _prepare(
     """Assign channels and sub-batches, generate a trace per sub-batch, and place all tensors.
 
     Returns the operators and the requests of each sub-batch, the channel of each request (all 0 where attention runs on
-    the NPU), and the placement. ``row_regions`` are those of :class:`Placement`.
+    the NPU), and the placement. ``row_regions`` are those of :class:`Placement`; K and V of the waiting micro-batches, which are
+    taken to be spread evenly over the channels, become another one.
     """
+    requests = batch.requests
     contexts = np.asarray(requests.context_tokens, dtype=np.int64)
     whole = Phases.of(_trace(config, model, contexts))
     kv_layers = layers if config.mapping.kv_capacity == "all_layers" else simulated
@@ -170,11 +176,16 @@ def _prepare(
     reserved = (kv_layers - simulated) * block_weights
     heads, kv_heads = (count // config.parallel.tensor for count in (model.heads, model.kv_heads))
     token_cache_bytes = 2 * kv_heads * model.head_size * config.npu.element_bytes
+    waiting = batch.waiting_tokens if config.mapping.kv_capacity == "all_layers" else contexts[:0]
     if layout is None:
         channels = np.zeros_like(contexts)
         reserved += (kv_layers - 1) * int(contexts.sum()) * token_cache_bytes  # one layer's cache gets an address
+        reserved += kv_layers * int(waiting.sum()) * token_cache_bytes
     else:
         organization = config.memory.organization
+        if len(waiting):
+            rows = sum(layout.cache_rows(tokens, kv_layers) for tokens in waiting.tolist())
+            row_regions = {**row_regions, "K and V of waiting micro-batches": -(-rows // organization.channels)}
         region_bytes = sum(row_regions.values()) * organization.channels * organization.banks * organization.row_bytes
         linear_bytes = sum(tensors.values()) + reserved + region_bytes
         channels = _channels(config, requests, layout, kv_layers, simulated, linear_bytes, whole)
