@@ -105,7 +105,8 @@ class CommandRecorder:
             return
         self.seen = True
         first, last = self._window
-        while (min(int(log[:, 0].max()), last) - first) >> self._shift >= BINS:
+        newest = min(int(log[:, 0].max()), last)
+        while (newest - first) >> self._shift >= BINS:
             self._widen_bins()
         memory, pim = np.empty((2, len(log), 1 + _PIM), dtype=np.int64)
         found = reduce_log(
@@ -196,27 +197,23 @@ def reduce_log(
     for index in range(len(log)):
         cycle, channel, role = log[index, 0], log[index, 1], roles[log[index, 2]]
         if role in (_READ, _WRITE):
-            kind = READS if role == _READ else WRITES
-            amount = 1
-            here = begun[channel, :_PIM]
-            if here[_FIRST] + here[_SECOND] == 0 or cycle - here[_END] > GAP_CYCLES:
-                memory_rows = end_interval(here, channel, memory, memory_rows, first, last)
-                here[_BEGIN] = cycle
-            here[_END] = cycle + burst
-            here[_FIRST + kind] += 1
+            kind, amount = role - _READ, 1
+            if cycle - begun[channel, _END] > GAP_CYCLES or begun[channel, _END] == 0:
+                memory_rows = end_interval(begun[channel, :_PIM], channel, memory, memory_rows, first, last)
+                begun[channel, _BEGIN] = cycle
+            begun[channel, _END] = cycle + burst
+            begun[channel, _FIRST + kind] += 1
         elif role == _GEMV:
-            kind = DOTS
-            amount = log[index, 6]
+            kind, amount = DOTS, log[index, 6]
             begun[channel, _PIM + _END] = cycle + max(1, amount * dot)
-        elif role in (_GWRITE, _HEADER):
-            here = begun[channel, _PIM:]
-            here[_END] = min(here[_END], cycle)
-            pim_rows = end_interval(here, channel, pim, pim_rows, first, last)
-            here[_BEGIN] = cycle
-            here[_END] = cycle + (gwrite if role == _GWRITE else 1)
-            here[_FIRST + (role == _GWRITE)] = 1
+        elif role == _OTHER:
             continue
         else:
+            begun[channel, _PIM + _END] = min(begun[channel, _PIM + _END], cycle)
+            pim_rows = end_interval(begun[channel, _PIM:], channel, pim, pim_rows, first, last)
+            begun[channel, _PIM + _BEGIN] = cycle
+            begun[channel, _PIM + _END] = cycle + (gwrite if role == _GWRITE else 1)
+            begun[channel, _PIM + _FIRST + (role == _GWRITE)] = 1
             continue
         if cycle < first:
             before[kind] += amount

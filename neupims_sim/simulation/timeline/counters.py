@@ -17,7 +17,9 @@ Int64Array = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 MAX_SAMPLES = 512
-"""Sampling intervals of a window."""
+"""Sampling intervals of a window for the counters of the device."""
+MAX_CHANNEL_SAMPLES = 128
+"""Sampling intervals of a window for the counter of each channel."""
 
 
 class Counter(NamedTuple):
@@ -43,15 +45,15 @@ Changes = Mapping[str, Sequence[Change]]
 
 
 class Sampler:
-    """Samples what was seen in a window of device cycles."""
+    """Samples what was seen in a window of device cycles, in at most ``samples`` intervals."""
 
-    def __init__(self, config: Config, recorder: CommandRecorder, start: float, end: float) -> None:
+    def __init__(self, config: Config, recorder: CommandRecorder, start: float, end: float, samples: int) -> None:
         self._config = config
         organization = config.memory.organization
         self._ratio = config.clock_ghz / organization.clock_ghz
         self._recorder = recorder
         self._start, self._end = start, end
-        self._commands: CommandCounts = recorder.counts(start / self._ratio, end / self._ratio, MAX_SAMPLES)
+        self._commands: CommandCounts = recorder.counts(start / self._ratio, end / self._ratio, samples)
         self._edges = self._commands.edges * self._ratio
         self._instants = np.clip(self._edges, start, end)
         self._nanoseconds = np.diff(self._commands.edges) / organization.clock_ghz

@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,7 +133,7 @@ def microseconds(picoseconds: int) -> float:
 
 
 def write_events(path: Path, events: Iterable[Event], about: Mapping[str, Any]) -> None:
-    """Write a file of trace events (gzip'ed JSON, one event per line) under a temporary name, then rename it.
+    """Write a file of trace events (gzip'ed JSON) under a temporary name, then rename it.
 
     The same events give the same bytes.
     """
@@ -143,9 +144,9 @@ def write_events(path: Path, events: Iterable[Event], about: Mapping[str, Any]) 
             gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as compressed,
         ):
             compressed.write(b'{"traceEvents":[')
-            separator = b"\n"
-            for event in events:
-                compressed.write(separator + _json(event))
+            remaining, separator = iter(events), b"\n"
+            while part := list(islice(remaining, _PART)):
+                compressed.write(separator + _json(part)[1:-1])
                 separator = b",\n"
             compressed.write(b'\n],"displayTimeUnit":"ns","otherData":' + _json(about) + b"}\n")
         temporary.replace(path)
@@ -153,8 +154,9 @@ def write_events(path: Path, events: Iterable[Event], about: Mapping[str, Any]) 
         temporary.unlink(missing_ok=True)
 
 
-_encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_PART = 500
+"""Events that are in memory at a time."""
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
-    return _encoder.encode(value).encode()
+def _json(value: Sequence[Event] | Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()

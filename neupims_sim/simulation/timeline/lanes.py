@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from neupims_sim.config import Config
 from neupims_sim.memory.command_log import command_levels
 from neupims_sim.memory.spec import BANK, COMMANDS, GEMV, GWRITE, HEADER, PIM_ACT, PIM_PRE
@@ -140,12 +142,13 @@ def channel_rows(config: Config, recorder: CommandRecorder, start: float, end: f
     for channel in range(config.memory.organization.channels):
         for kind, intervals, names in kinds:
             part = _few(intervals.between(start / ratio, end / ratio).of(channel))
-            columns = (column.tolist() for column in part[1:])
+            begins = np.maximum(part.start * ratio, start).tolist()
+            stops = np.minimum(part.end * ratio, end).tolist()
             busy = [
-                Slice(begin * ratio, stop * ratio, _what(names, counts), dict(zip(names, counts, strict=True)))
-                for begin, stop, counts in zip(*columns, strict=True)
+                Slice(begin, stop, _what(names, counts), dict(zip(names, counts, strict=True)))
+                for begin, stop, counts in zip(begins, stops, part.counts.tolist(), strict=True)
             ]
-            yield Row(f"channel {channel} {kind}", cut(busy, start, end))
+            yield Row(f"channel {channel} {kind}", busy)
             if single is not None:
                 yield from rows(f"channel {channel} {kind} commands", cut(single[channel, kind], start, end))
 

@@ -21,7 +21,7 @@ from neupims_sim.memory.models import MemoryModel
 from neupims_sim.memory.spec import resolve
 from neupims_sim.simulation.observations import Observations
 from neupims_sim.simulation.timeline.commands import CommandRecorder
-from neupims_sim.simulation.timeline.counters import Change, Counter, Sampler
+from neupims_sim.simulation.timeline.counters import MAX_CHANNEL_SAMPLES, MAX_SAMPLES, Change, Counter, Sampler
 from neupims_sim.simulation.timeline.events import Event, Place, Process, TraceEvents, write_events
 from neupims_sim.simulation.timeline.flows import flows
 from neupims_sim.simulation.timeline.lanes import (
@@ -38,6 +38,8 @@ from neupims_sim.simulation.timeline.lanes import (
     sub_batch_rows,
 )
 
+_COLLECT_CYCLES = 4096
+"""The command log is taken this often or more seldom: its length between is what a memory can issue in so many cycles."""
 _UNITS = ("systolic arrays", "vector units", "DMA read", "DMA write")
 
 
@@ -55,6 +57,7 @@ class Timeline:
         self._window = window
         self._busy: defaultdict[str, list[Slice]] = defaultdict(list)
         self._changes: defaultdict[str, list[Change]] = defaultdict(list)
+        self._next_collection = 0
 
     def watch(self, config: Config, memory: MemoryModel, seen: Observations) -> None:
         """The run begins."""
@@ -68,7 +71,7 @@ class Timeline:
 
     def busy(self, lane: str, name: str, start: int, end: int) -> None:
         """A unit of the NPU has worked (``npu.device.BusyObserver``)."""
-        self._commands.add(self._memory.take_log())
+        self._collect_if_due()
         if self._window is None or (end > self._window[0] and start < self._window[1]):
             self._busy[lane].append(Slice(start, end, name))
 
@@ -83,7 +86,13 @@ class Timeline:
 
     def _ended(self, what: str, _: simpy.Event) -> None:
         self._changes[what].append(Change(int(self._memory.env.now), -1))
-        self._commands.add(self._memory.take_log())
+        self._collect_if_due()
+
+    def _collect_if_due(self) -> None:
+        now = int(self._memory.env.now)
+        if now >= self._next_collection:
+            self._next_collection = now + _COLLECT_CYCLES
+            self._commands.add(self._memory.take_log())
 
     def write(self, path: Path) -> None:
         """Write the events of the window; the format is in docs/timeline.md.
@@ -115,9 +124,11 @@ class Timeline:
 
     def _events(self, start: int, end: int) -> Iterator[Event]:
         events = TraceEvents(self._config.clock_ghz)
-        sampler = Sampler(self._config, self._commands, start, end)
+        watched = self._config, self._commands, start, end
         units = {unit: self._busy[unit] for unit in (*_UNITS[:2], "link") if self._busy[unit] or unit in _UNITS}
-        yield from _counters(events, events.process("device"), sampler.device(units, self._changes))
+        yield from _counters(
+            events, events.process("device"), Sampler(*watched, MAX_SAMPLES).device(units, self._changes)
+        )
         places: dict[Key, Place] = {}
         for name, group in self._groups(start, end):
             process = events.process(name)
@@ -130,7 +141,7 @@ class Timeline:
                         places[part.key] = Place(lane, part.start)
                     yield events.slice(lane, part.name, part.start, part.end, part.args)
             if name == "memory":
-                yield from _values(events, process, sampler.channels())
+                yield from _values(events, process, Sampler(*watched, MAX_CHANNEL_SAMPLES).channels())
         for flow in flows(self._seen, places):
             yield from events.flow(*flow)
 
