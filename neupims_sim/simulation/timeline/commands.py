@@ -19,12 +19,14 @@ Int64Array = npt.NDArray[np.int64]
 
 GAP_CYCLES = 64
 """Bursts of a channel that are no further apart, memory cycles, become one interval."""
-MAX_COMMANDS = 50_000
+MAX_COMMANDS = 100_000
 """A window with more commands than this shows intervals only."""
 BINS = 1 << 14
 """Sampling intervals of which commands are counted; they become twice as long when a run has more."""
+SHORTEST = 4
+"""Sampling intervals are 2^4 cycles or longer: several bursts, so that where one is counted matters little."""
 READS, WRITES, DOTS = range(3)
-"""What is counted per sampling interval: bursts, and dot-products that GEMVs start."""
+"""What is counted per sampling interval: bursts where their command issues, dot-products where they begin."""
 
 _NEVER = 1 << 62
 _OTHER, _READ, _WRITE, _GWRITE, _HEADER, _GEMV = range(6)
@@ -89,11 +91,13 @@ class CommandRecorder:
         channels = spec.config.organization.channels
         lengths = spec.burst_cycles, spec.gwrite_latency, dot_product_cycles(spec) if spec.has_pim else 0
         self._lengths = np.array(lengths, dtype=np.int64)
+        self._longest = int(self._lengths[2]) * spec.config.organization.row_bytes
+        """No GEMV takes longer: each of its dot-products reads other bytes of the open rows."""
         self._roles = np.array([_ROLES.get(command, _OTHER) for command in range(len(COMMANDS))], dtype=np.int64)
         self._open = np.zeros((channels, 2 * _PIM), dtype=np.int64)
         self._bins = np.zeros((3, channels, BINS), dtype=np.int32)
         self._before = np.zeros(3, dtype=np.int64)
-        self._shift = 0
+        self._shift = SHORTEST
         self._parts: tuple[list[Int64Array], list[Int64Array]] = [], []
         self._single: list[Int64Array] | None = None if window is None else []
         self.seen = False
@@ -105,7 +109,7 @@ class CommandRecorder:
             return
         self.seen = True
         first, last = self._window
-        newest = min(int(log[:, 0].max()), last)
+        newest = min(int(log[:, 0].max()) + self._longest, last)
         while (newest - first) >> self._shift >= BINS:
             self._widen_bins()
         memory, pim = np.empty((2, len(log), 1 + _PIM), dtype=np.int64)
@@ -197,29 +201,33 @@ def reduce_log(
     for index in range(len(log)):
         cycle, channel, role = log[index, 0], log[index, 1], roles[log[index, 2]]
         if role in (_READ, _WRITE):
-            kind, amount = role - _READ, 1
             if cycle - begun[channel, _END] > GAP_CYCLES or begun[channel, _END] == 0:
                 memory_rows = end_interval(begun[channel, :_PIM], channel, memory, memory_rows, first, last)
                 begun[channel, _BEGIN] = cycle
             begun[channel, _END] = cycle + burst
-            begun[channel, _FIRST + kind] += 1
+            begun[channel, _FIRST + role - _READ] += 1
+            count_at(bins[role - _READ, channel], before, role - _READ, cycle - first, shift)
         elif role == _GEMV:
-            kind, amount = DOTS, log[index, 6]
-            begun[channel, _PIM + _END] = cycle + max(1, amount * dot)
-        elif role == _OTHER:
-            continue
-        else:
+            dots = log[index, 6]
+            begun[channel, _PIM + _END] = cycle + max(1, dots * dot)
+            for number in range(dots):
+                count_at(bins[DOTS, channel], before, DOTS, cycle + number * dot - first, shift)
+        elif role != _OTHER:
             begun[channel, _PIM + _END] = min(begun[channel, _PIM + _END], cycle)
             pim_rows = end_interval(begun[channel, _PIM:], channel, pim, pim_rows, first, last)
             begun[channel, _PIM + _BEGIN] = cycle
             begun[channel, _PIM + _END] = cycle + (gwrite if role == _GWRITE else 1)
             begun[channel, _PIM + _FIRST + (role == _GWRITE)] = 1
-            continue
-        if cycle < first:
-            before[kind] += amount
-        elif (cycle - first) >> shift < bins.shape[2]:
-            bins[kind, channel, (cycle - first) >> shift] += amount
     return memory_rows, pim_rows
+
+
+@njit(cache=True)
+def count_at(bins: Any, before: Any, kind: int, cycle: int, shift: int) -> None:
+    """Count one more at ``cycle`` from the first interval on, or before it; what lies behind the last is of no interest."""
+    if cycle < 0:
+        before[kind] += 1
+    elif cycle >> shift < len(bins):
+        bins[cycle >> shift] += 1
 
 
 @njit(cache=True)
