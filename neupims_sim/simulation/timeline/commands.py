@@ -206,12 +206,16 @@ def reduce_log(
                 begun[channel, _BEGIN] = cycle
             begun[channel, _END] = cycle + burst
             begun[channel, _FIRST + role - _READ] += 1
-            count_at(bins[role - _READ, channel], before, role - _READ, cycle - first, shift)
+            count_at(bins, before, role - _READ, channel, cycle - first, shift, 1)
         elif role == _GEMV:
             dots = log[index, 6]
             begun[channel, _PIM + _END] = cycle + max(1, dots * dot)
-            for number in range(dots):
-                count_at(bins[DOTS, channel], before, DOTS, cycle + number * dot - first, shift)
+            at, last_at = cycle - first, cycle - first + (dots - 1) * dot
+            if at >> shift == last_at >> shift:
+                count_at(bins, before, DOTS, channel, at, shift, dots)
+            else:
+                for number in range(dots):
+                    count_at(bins, before, DOTS, channel, at + number * dot, shift, 1)
         elif role != _OTHER:
             begun[channel, _PIM + _END] = min(begun[channel, _PIM + _END], cycle)
             pim_rows = end_interval(begun[channel, _PIM:], channel, pim, pim_rows, first, last)
@@ -222,12 +226,12 @@ def reduce_log(
 
 
 @njit(cache=True)
-def count_at(bins: Any, before: Any, kind: int, cycle: int, shift: int) -> None:
-    """Count one more at ``cycle`` from the first interval on, or before it; what lies behind the last is of no interest."""
+def count_at(bins: Any, before: Any, kind: int, channel: int, cycle: int, shift: int, amount: int) -> None:
+    """Count ``amount`` at ``cycle`` from the first interval on, or before it; what lies behind the last is of no interest."""
     if cycle < 0:
-        before[kind] += 1
-    elif cycle >> shift < len(bins):
-        bins[cycle >> shift] += 1
+        before[kind] += amount
+    elif cycle >> shift < bins.shape[2]:
+        bins[kind, channel, cycle >> shift] += amount
 
 
 @njit(cache=True)
