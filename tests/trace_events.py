@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -139,7 +140,7 @@ def _flow_problems(events: list[Event]) -> list[str]:
         phases = "".join(event["ph"] for event in members)
         if phases != "s" + "t" * (len(members) - 2) + "f":
             found.append(f"flow {flow} is {phases}")
-        if any(after["ts"] < before["ts"] for before, after in zip(members, members[1:], strict=False)):
+        if any(after["ts"] < before["ts"] for before, after in pairwise(members)):
             found.append(f"flow {flow} goes back in time")
     return found
 

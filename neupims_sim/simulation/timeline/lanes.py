@@ -56,6 +56,10 @@ def cut(slices: Iterable[Slice], start: float, end: float) -> list[Slice]:
 
 def rows(name: str, slices: Iterable[Slice]) -> list[Row]:
     """Lanes ``name``, ``name (2)``, ... such that no two slices of a lane overlap, within ``MAX_ROWS`` and ``MAX_SLICES``."""
+    return [row._replace(slices=_coarsened(list(row.slices))) for row in _apart(name, slices)]
+
+
+def _apart(name: str, slices: Iterable[Slice]) -> list[Row]:
     found: list[list[Slice]] = [[]]
     for part in sorted(slices, key=lambda part: (part.start, part.end)):
         free = next((row for row in found if not row or row[-1].end <= part.start), None)
@@ -65,7 +69,7 @@ def rows(name: str, slices: Iterable[Slice]) -> list[Row]:
             found.append([part])
         else:
             found[-1][-1] = _joined(found[-1][-1], part)
-    return [Row(name if n == 0 else f"{name} ({n + 1})", _coarsened(row)) for n, row in enumerate(found)]
+    return [Row(name if n == 0 else f"{name} ({n + 1})", row) for n, row in enumerate(found)]
 
 
 def same_name_joined(slices: Iterable[Slice]) -> list[Slice]:
@@ -150,7 +154,7 @@ def channel_rows(config: Config, recorder: CommandRecorder, start: float, end: f
             ]
             yield Row(f"channel {channel} {kind}", busy)
             if single is not None:
-                yield from rows(f"channel {channel} {kind} commands", cut(single[channel, kind], start, end))
+                yield from _apart(f"channel {channel} {kind} commands", cut(single[channel, kind], start, end))
 
 
 def _command_slices(recorder: CommandRecorder, ratio: float) -> defaultdict[tuple[int, str], list[Slice]] | None:
