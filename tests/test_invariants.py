@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation_cases import CASES, SYSTEMS, layer_trace, small
@@ -36,6 +37,9 @@ class CommandLog(Timeline):
         self.memory = memory
 
     def busy(self, lane: str, name: str, start: int, end: int) -> None:
+        """Only the memory is of interest."""
+
+    def under_way(self, what: str, until: simpy.Event, bursts: int = 0) -> None:
         """Only the memory is of interest."""
 
 

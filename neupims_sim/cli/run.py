@@ -53,7 +53,7 @@ def run(
     directory = out or Path("results") / f"run-{resolved.system}-{config_hash(resolved)}"
     if directory.exists() and not directory.is_dir():
         raise InputError(f"--out {directory}: exists and is not a directory")
-    watcher = Timeline() if timeline or window is not None else None
+    watcher = Timeline(window) if timeline or window is not None else None
     begin = time.perf_counter()
     try:
         with _spinner(f"simulating {resolved.system}"):
@@ -64,7 +64,7 @@ def run(
     try:
         write_run(result, resolved, directory, time.perf_counter() - begin)
         if watcher is not None:
-            watcher.write(directory / "timeline.json.gz", window)
+            watcher.write(directory / "timeline.json.gz")
     except OSError as error:
         raise InputError(f"--out {directory}: cannot be written: {error}") from error
     if json:

@@ -432,6 +432,8 @@ class CommandDevice:
         """All commands issued since the last call, [entries, LOG_FIELDS], in issue order per channel."""
         self._drain_log()
         parts, self._log_parts = self._log_parts, []
+        if len(parts) == 1:
+            return parts[0]
         return np.concatenate(parts) if parts else np.zeros((0, len(LOG_FIELDS)), dtype=np.int64)
 
     def counters(self) -> Counters:

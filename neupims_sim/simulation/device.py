@@ -32,13 +32,16 @@ class PimTurns:
     so that a sub-batch's attend does not queue behind all logits of the other sub-batch.
     """
 
-    def __init__(self, env: simpy.Environment, memory: MemoryModel) -> None:
+    def __init__(self, env: simpy.Environment, memory: MemoryModel, timeline: Timeline | None = None) -> None:
         self._memory = memory
+        self._timeline = timeline
         self._channels = [simpy.PriorityResource(env, capacity=2) for _ in range(memory.capabilities.channels)]
 
     def run(self, channel: int, program: PimProgram, priority: tuple[int, ...], release: Int64Array | None) -> Process:
         """Run a program when its turn comes; ends with its last result."""
         with self._channels[channel].request(priority=priority) as turn:  # type: ignore[arg-type]
+            if self._timeline is not None:
+                self._timeline.under_way("turns", turn)
             yield turn
             yield self._memory.run_program(channel, program, release)
 
@@ -64,11 +67,10 @@ class Device:
         )
         if timeline is not None:
             timeline.watch(config, model, seen)
-        also_busy = timeline.busy if timeline is not None else None
-        memory = Watchdog(model, config.simulation.watchdog_cycles, seen, also_busy)
+        memory = Watchdog(model, config.simulation.watchdog_cycles, seen, timeline)
         npu = Npu(env, config.npu, memory, memory.busy)
         link = Link(env, config.parallel.link, config.clock_ghz, memory.busy)
-        return Device(config, env, memory, npu, PimTurns(env, memory), link, seen)
+        return Device(config, env, memory, npu, PimTurns(env, memory, timeline), link, seen)
 
     @property
     def now(self) -> int:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+BACKGROUND_SEARCH = "background search"
+"""Operator of searches that go on beside other work; their sub-batch is the number of their stream."""
+
 
 @dataclass(frozen=True)
 class OperatorRecord:

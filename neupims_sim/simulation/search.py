@@ -15,6 +15,7 @@ from neupims_sim.memory.device import serialized_releases
 from neupims_sim.memory.program import PimProgram
 from neupims_sim.npu import operation_cycles
 from neupims_sim.simulation.device import Device, Int64Array, Process, SimEvent
+from neupims_sim.simulation.observations import BACKGROUND_SEARCH
 from neupims_sim.simulation.operators import OperatorRunner
 from neupims_sim.simulation.parts import Part
 
@@ -204,7 +205,7 @@ class BackgroundSearch:
                 slot=number * IN_FLIGHT,
                 turn=turn,
                 ahead=1,
-                name="background search",
+                name=BACKGROUND_SEARCH,
             )
             for number in range(config.in_flight)
         ]

@@ -13,8 +13,8 @@ from neupims_sim.memory.device import Counters
 from neupims_sim.memory.engine import READ
 from neupims_sim.memory.models import Capabilities, MemoryModel, SimulationStalled
 from neupims_sim.memory.program import PimProgram
-from neupims_sim.npu.device import BusyObserver
 from neupims_sim.simulation.observations import Observations
+from neupims_sim.simulation.timeline import Timeline
 
 SimEvent = simpy.events.Event
 Int64Array = npt.NDArray[np.int64]
@@ -27,15 +27,15 @@ class Watchdog(MemoryModel):
     ----------
     memory: does the work; calls and events are passed through as they are.
     cycles: a run is stopped when nothing completes for this long (it may take twice as long to notice).
-    also_busy: told what the NPU did, too.
+    timeline: told about all of that, too.
     """
 
-    def __init__(self, memory: MemoryModel, cycles: int, seen: Observations, also_busy: BusyObserver | None) -> None:
+    def __init__(self, memory: MemoryModel, cycles: int, seen: Observations, timeline: Timeline | None) -> None:
         super().__init__(memory.env, memory.config, preset=memory.preset, clock_ghz=memory.clock_ghz)
         self._memory = memory
         self._cycles = cycles
         self._seen = seen
-        self._also_busy = also_busy
+        self._timeline = timeline
         self._pending: dict[SimEvent, tuple[str, int]] = {}
         self._last_progress = 0
         self.env.process(self._watch())
@@ -45,16 +45,19 @@ class Watchdog(MemoryModel):
         return self._memory.capabilities
 
     def transfer(self, kind: int, address: int, size_bytes: int) -> SimEvent:
-        what = f"{'read' if kind == READ else 'write'} of {size_bytes} B at {address:#x}"
-        return self._asked(what, self._memory.transfer(kind, address, size_bytes))
+        event = self._memory.transfer(kind, address, size_bytes)
+        return self._transferred(kind, address, size_bytes, None, event)
 
     def transfer_in_channel(self, kind: int, channel: int, address: int, size_bytes: int) -> SimEvent:
-        what = f"{'read' if kind == READ else 'write'} of {size_bytes} B in channel {channel}"
-        return self._asked(what, self._memory.transfer_in_channel(kind, channel, address, size_bytes))
+        event = self._memory.transfer_in_channel(kind, channel, address, size_bytes)
+        return self._transferred(kind, address, size_bytes, channel, event)
 
     def run_program(self, channel: int, program: PimProgram, release: Int64Array | None = None) -> SimEvent:
         what = f"PIM program of {len(program)} macro-commands in channel {channel}"
-        return self._asked(what, self._memory.run_program(channel, program, release))
+        event = self._memory.run_program(channel, program, release)
+        if self._timeline is not None:
+            self._timeline.under_way("programs", event)
+        return self._asked(what, event)
 
     def counters(self) -> Counters:
         return self._memory.counters()
@@ -67,8 +70,15 @@ class Watchdog(MemoryModel):
         self._last_progress = int(self.env.now)
         if lane == "link":
             self._seen.link_cycles += end - start
-        if self._also_busy is not None:
-            self._also_busy(lane, name, start, end)
+        if self._timeline is not None:
+            self._timeline.busy(lane, name, start, end)
+
+    def _transferred(self, kind: int, address: int, size_bytes: int, channel: int | None, event: SimEvent) -> SimEvent:
+        if self._timeline is not None:
+            bursts = self._memory.bursts(address, size_bytes, channel)
+            self._timeline.under_way("reads" if kind == READ else "writes", event, bursts)
+        where = f"at {address:#x}" if channel is None else f"in channel {channel}"
+        return self._asked(f"{'read' if kind == READ else 'write'} of {size_bytes} B {where}", event)
 
     def _asked(self, what: str, event: SimEvent) -> SimEvent:
         if event.callbacks is not None:
