@@ -70,12 +70,22 @@ function makeFilterable(form) {
   filter();
 }
 
+/* A tree whose leaves are JSON texts, as YAML. The texts stay as they are: 1.0 must not become 1. */
+function toYaml(tree, indent = "") {
+  return Object.entries(tree)
+    .map(([key, value]) => {
+      const name = indent + (/^[A-Za-z_]\w*$/.test(key) ? key : JSON.stringify(key));
+      return typeof value === "string" ? `${name}: ${value}\n` : `${name}:\n${toYaml(value, `${indent}  `)}`;
+    })
+    .join("");
+}
+
 /* Configurations: {shared: [[path, value]], differing: [[path, values]], points: {hash: [number of the value, ...]}}, values as
    JSON texts, null where a point lacks the key. */
 function makeViewer(viewer, configs) {
   function put(tree, path, text) {
     const place = path.slice(0, -1).reduce((at, key) => (at[key] ??= {}), tree);
-    place[path.at(-1)] = JSON.parse(text);
+    place[path.at(-1)] = text;
   }
 
   function show() {
@@ -88,7 +98,7 @@ function makeViewer(viewer, configs) {
     [...configs.shared, ...own].forEach(([path, text]) => put(tree, path, text));
     viewer.querySelector(".hash").textContent = hash;
     viewer.querySelector(".own").textContent = own.map(([path, text]) => `${path.join(".")}: ${text}`).join("\n");
-    viewer.querySelector(".whole").textContent = JSON.stringify(tree, null, 2);
+    viewer.querySelector(".whole").textContent = toYaml(tree);
     viewer.hidden = false;
     viewer.open = true;
     viewer.scrollIntoView();
