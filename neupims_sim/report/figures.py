@@ -19,16 +19,17 @@ _HREF = f"{{{_XLINK}}}href"
 
 
 def draw_all(sweep: Sweep, table: pd.DataFrame) -> list[FigureView]:
-    """Every plot that a sweep states. One that cannot be drawn leaves its message; where none is stated, nothing."""
-    found = []
+    """Every plot that a sweep states; one that cannot be drawn leaves its message."""
+    found: list[FigureView] = []
+    if not sweep.plot:
+        return found
     for number, (kind, options) in enumerate(stated_plots(sweep), start=1):
         caption = f"Figure {number}: {kind.replace('_', ' ')}"
         title = str(options.get("title", sweep.title) or caption)
         try:
             figure = make_figure(sweep, table, kind, options)
         except InputError as error:
-            if sweep.plot:
-                found.append(FigureView(caption, title, 0, Markup(), f"not drawn: {error}"))
+            found.append(FigureView(caption, title, 0, Markup(), f"not drawn: {error}"))
             continue
         found.append(FigureView(caption, title, figure.get_figwidth(), embed(figure, f"f{number}-", title)))
     return found
