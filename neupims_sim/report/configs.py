@@ -31,7 +31,7 @@ class Configs:
         changes: dict[str, dict[tuple[str, ...], str | None]] = {}
         for name, tree in configs:
             own = dict(leaves(tree))
-            first = first or own
+            first = first if changes else own
             lacking = dict.fromkeys(first.keys() - own.keys(), ABSENT)
             changes[name] = {key: value for key, value in own.items() if first.get(key) != value} | lacking
         changed = {key for change in changes.values() for key in change}

@@ -26,7 +26,7 @@ def _timeline(directory: Path, file: Path, output: Path, points: set[str]) -> Ti
     link = quote(os.path.relpath(file.absolute(), output.absolute().parent))
     point = _config_hash(file.parent)
     name = str(file.relative_to(directory)) + (f", point {point[:8]}" if point in points else "")
-    return Timeline(link, name, f"{file.stat().st_size / 1e6:,.1f} MB")
+    return Timeline(link, name, f"{file.stat().st_size / 1e3:,.0f} kB")
 
 
 def _config_hash(run: Path) -> str:

@@ -15,7 +15,8 @@ from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
 from neupims_sim.report.runs import CONFIG, RESULT, RunPage, read_run_page
 from neupims_sim.report.sweeps import SweepPage, read_sweep_page
-from neupims_sim.sweeps.store import replace_file
+from neupims_sim.sweeps.database import FILE
+from neupims_sim.sweeps.store import SWEEP, TABLE, replace_file
 
 SUFFIXES = (".html", ".htm")
 DEFAULT = "report.html"
@@ -56,6 +57,11 @@ def read_page(directory: Path, output: Path) -> SweepPage | RunPage:
     """What a page about a folder shows, when it is written to ``output``."""
     if (directory / RESULT).is_file() and (directory / CONFIG).is_file():
         return read_run_page(directory, output)
+    if not (directory / FILE).is_file() and not (directory / TABLE).is_file():
+        raise InputError(
+            f"{label(directory)}: neither the results folder of a sweep ({FILE}, or {SWEEP} and {TABLE}) nor a run directory "
+            f"({CONFIG} and {RESULT})"
+        )
     return read_sweep_page(directory, output)
 
 
