@@ -64,6 +64,7 @@ function makeFilterable(form) {
   }
 
   form.addEventListener("input", filter);
+  form.addEventListener("change", filter); // of a select box, which not every browser calls input
   form.addEventListener("submit", (event) => event.preventDefault());
   form.querySelector(".clear").addEventListener("click", () => {
     form.reset();
