@@ -163,6 +163,17 @@ def test_the_page_says_where_its_numbers_come_from(results: Path, page: Page) ->
         assert fact in text
 
 
+def test_a_command_that_runs_nothing_is_not_where_the_numbers_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command in ("first", "second"):
+        monkeypatch.setattr("sys.argv", ["neupims-sim", command])
+        results = write_sweep(tmp_path)
+    text = " ".join(page_of(results, tmp_path / "page.html").texts)
+    assert "neupims-sim first" in text
+    assert "neupims-sim second" not in text
+
+
 def configs_of(page: Page, name: str) -> dict[str, Any]:
     """A point's configuration, made as the page's script makes it."""
     data = json.loads(next(text for text in page.texts if text.startswith('{"differing"')))

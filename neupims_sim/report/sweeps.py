@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from numbers import Real
@@ -99,10 +99,8 @@ def read_sweep_page(directory: Path, output: Path) -> SweepPage:
     sweep, table = load_results(directory)
     if not len(table):
         raise InputError(f"{label(directory)}: no point has finished yet; the sweep's own command goes on with it")
-    runs, environment = _stored(directory)
+    runs, configs, environment = _stored(directory)
     labels = sweep.shown_labels()
-    configs = Configs.of((run.hash, run.config) for run in runs) if runs else None
-    runs = [run._replace(config={}) for run in runs]
     prose = read_prose(directory)
     failed = table[table["status"] == "failed"]
     return SweepPage(
@@ -123,12 +121,19 @@ def read_sweep_page(directory: Path, output: Path) -> SweepPage:
     )
 
 
-def _stored(directory: Path) -> tuple[list[Run], dict[str, Any]]:
-    """The runs of a store, and what ran them; nothing of a folder without one."""
+def _stored(directory: Path) -> tuple[list[Run], Configs | None, dict[str, Any]]:
+    """The runs of a store (without their configurations, one of which is big), what is in these, and what ran them."""
     if not (directory / FILE).is_file():
-        return [], {}
+        return [], None, {}
+    runs: list[Run] = []
+
+    def configs(reader: Reader) -> Iterator[tuple[str, dict[str, Any]]]:
+        for run in reader.runs():
+            runs.append(run._replace(config={}))
+            yield run.hash, run.config
+
     with Reader(directory) as reader:
-        return list(reader.runs()), reader.environment()
+        return runs, Configs.of(configs(reader)), reader.environment()
 
 
 def _summary(sweep: Sweep, table: pd.DataFrame, runs: list[Run], configs: Configs | None) -> list[Fact]:
@@ -159,10 +164,9 @@ def _warnings(directory: Path, sweep: Sweep, table: pd.DataFrame, runs: list[Run
             f"The table of all points lists the first {MAX_ROWS:,} of {len(table):,}; "
             f"neupims-sim results {shlex.quote(label(directory))} --csv all.csv has all."
         )
-    if runs and count_other_code(directory):
-        found.append(
-            f"{counted(count_other_code(directory), 'point')} ran with other code than that of the program that wrote this page."
-        )
+    other = count_other_code(directory)
+    if other:
+        found.append(f"{counted(other, 'point')} ran with other code than that of the program that wrote this page.")
     return found
 
 
