@@ -433,7 +433,8 @@ def test_experiment_fills_its_folder_and_prints_the_files(folder: Path, tmp_path
     assert out.split() == [str(folder / name) for name in names]
     assert sorted(contents(folder)) == sorted([*names, "sweep.yaml"])
     assert re.search(r"7 points in \d+\.\d s; results in results/small\n$", err)
-    assert contents(folder)["points.csv"] == (tmp_path / "results/small/points.csv").read_bytes()
+    for name in ("points.csv", "README.md"):
+        assert contents(folder)[name] == (tmp_path / "results/small" / name).read_bytes()
 
 
 def test_tables_stand_between_the_markers_and_the_rest_of_the_page_stays(folder: Path, experiment: Any) -> None:

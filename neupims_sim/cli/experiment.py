@@ -75,7 +75,8 @@ def _write(definition: Sweep, table: pd.DataFrame, results: Path, target: Path, 
     files = [file for suffix in (".svg", ".png") for file in draw(results, output=target / f"figure{suffix}")]
     try:
         replace_file(target / TABLE, (results / TABLE).read_bytes().decode("utf-8"))
-        replace_file(target / PAGE, fill(page, f"{to_markdown(definition, table)}\n\n{origin}".lstrip()))
+        for place in {target, results}:  # a report of the results shows the page, too
+            replace_file(place / PAGE, fill(page, f"{to_markdown(definition, table)}\n\n{origin}".lstrip()))
     except OSError as error:
         raise InputError(f"{label(target)}: cannot be written: {error.strerror}") from error
     return [*files, target / TABLE, target / PAGE]

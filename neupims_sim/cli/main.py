@@ -7,7 +7,20 @@ from collections.abc import Sequence
 
 import typer
 
-from neupims_sim.cli import config, experiment, listing, memory, npu, plot, retrieve, run, sweep, trace, validate
+from neupims_sim.cli import (
+    config,
+    experiment,
+    listing,
+    memory,
+    npu,
+    plot,
+    report,
+    retrieve,
+    run,
+    sweep,
+    trace,
+    validate,
+)
 from neupims_sim.errors import InputError
 
 app = typer.Typer(
@@ -26,6 +39,7 @@ app.command()(run.run)
 app.command()(sweep.sweep)
 app.command()(sweep.results)
 app.command()(plot.plot)
+app.command()(report.report)
 app.command()(experiment.experiment)
 app.command()(retrieve.retrieve)
 app.command()(validate.validate)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-from neupims_sim.config.memory import Constraint
 from neupims_sim.config.schema import Config
 
 
@@ -23,13 +23,20 @@ def config_hash(config: Config) -> str:
 
 def dump_config(config: Config) -> str:
     """The resolved tree as YAML; loading it gives ``config`` again, since every key is explicit and so wins over the preset."""
-    tree = config.model_dump(mode="json")
-    tree["memory"]["constraints"] = [_row(constraint) for constraint in config.memory.constraints]
-    text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
     return (
         f"# Resolved configuration {config_hash(config)}.\n"
-        f"# Every key is explicit and so wins over the preset: changing `preset` alone changes no other.\n{text}"
+        "# Every key is explicit and so wins over the preset: changing `preset` alone changes no other.\n"
+        f"{dump_tree(config.model_dump(mode='json'))}"
     )
+
+
+def dump_tree(tree: Mapping[str, Any]) -> str:
+    """A resolved tree, or a part of one, as YAML; timing constraints stand as memory files write them."""
+    memory = tree.get("memory", {})
+    if "constraints" in memory:
+        rows = [_row(constraint) for constraint in memory["constraints"]]
+        tree = {**tree, "memory": {**memory, "constraints": rows}}
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
 class _FlowList(list[Any]):
@@ -48,8 +55,11 @@ def _represent_flow(dumper: yaml.SafeDumper, row: _FlowList) -> yaml.Node:
 _Dumper.add_representer(_FlowList, _represent_flow)
 
 
-def _row(constraint: Constraint) -> _FlowList:
+def _row(constraint: Mapping[str, Any]) -> _FlowList:
     """A timing constraint as memory files write it."""
-    row = [constraint.scope, " ".join(constraint.previous), " ".join(constraint.next), constraint.latency]
-    options = constraint.model_dump(mode="json", include={"window", "when", "source"}, exclude_defaults=True)
+    row = [
+        constraint["scope"], " ".join(constraint["previous"]), " ".join(constraint["next"]), constraint["latency"]
+    ]  # fmt: skip
+    defaults = {"window": 1, "when": [], "source": ""}
+    options = {key: constraint[key] for key, default in defaults.items() if constraint[key] != default}
     return _FlowList([*row, options] if options else row)

@@ -45,15 +45,12 @@ def draw(
     if output is not None:
         check_format(Path(output))
     sweep, table = load_results(directory)
-    plots = _stated_plots(sweep, kind)
+    plots = stated_plots(sweep, kind)
     files = []
     for number, (name, stated) in enumerate(plots, start=1):
-        options = {"title": sweep.title, **stated, "axes": sweep.axes, "labels": sweep.shown_labels()}
-        if metric is not None:
-            options["metric"] = metric
+        options = stated if metric is None else stated | {"metric": metric}
         try:
-            with mpl.rc_context(STYLE):
-                figure = PLOTS[name](table, options)
+            figure = make_figure(sweep, table, name, options)
         except InputError as error:
             raise InputError(f"{label(directory)}: {error}") from error
         ending = f"-{number}" if len(plots) > 1 else ""
@@ -65,7 +62,14 @@ def draw(
     return files
 
 
-def _stated_plots(sweep: Sweep, kind: str | None) -> list[tuple[str, dict[str, Any]]]:
+def make_figure(sweep: Sweep, table: pd.DataFrame, kind: str, options: Mapping[str, Any]) -> Figure:
+    """The figure of one plot; ``options`` are those that a sweep file states for it. Raises InputError if they do not fit."""
+    known = {"axes": sweep.axes, "labels": sweep.shown_labels()}
+    with mpl.rc_context(STYLE):
+        return PLOTS[kind](table, {"title": sweep.title, **options, **known})
+
+
+def stated_plots(sweep: Sweep, kind: str | None = None) -> list[tuple[str, dict[str, Any]]]:
     """Kind and options of the plots that a sweep file states; of those of one ``kind`` only, if it is given.
 
     A kind that the file does not state starts from the defaults of that plot.

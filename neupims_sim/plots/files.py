@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -36,3 +37,11 @@ def save_figure(figure: Figure, path: Path) -> None:
         raise InputError(f"{label(path)}: cannot be written: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def to_svg(figure: Figure) -> str:
+    """A figure as the text of an SVG file, the same for the same figure."""
+    text = io.StringIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(text, format="svg", metadata=_UNDATED[".svg"])
+    return text.getvalue()

@@ -1,9 +1,19 @@
 """One run: from a configuration to a Result."""
 
 from neupims_sim.memory.models import SimulationStalled
+from neupims_sim.simulation.environment import environment
 from neupims_sim.simulation.policies import POLICIES, check_config_names
 from neupims_sim.simulation.result import Result, write_run
 from neupims_sim.simulation.run import simulate
 from neupims_sim.simulation.timeline import Timeline
 
-__all__ = ["POLICIES", "Result", "SimulationStalled", "Timeline", "check_config_names", "simulate", "write_run"]
+__all__ = [
+    "POLICIES",
+    "Result",
+    "SimulationStalled",
+    "Timeline",
+    "check_config_names",
+    "environment",
+    "simulate",
+    "write_run",
+]

@@ -5,17 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-import neupims_sim
 from neupims_sim.config import Config, config_hash, dump_config
+from neupims_sim.simulation.environment import environment
 from neupims_sim.simulation.observations import Observations, OperatorRecord
 
 
@@ -74,17 +71,11 @@ def write_run(result: Result, config: Config, directory: Path, wall_seconds: flo
         writer.writerows(asdict(record) for record in result.observations.operators)
 
     write_file(directory / "operators.csv", operators)
-    provenance = {
-        "neupims_sim": neupims_sim.__version__,
-        "python": platform.python_version(),
-        "numpy": version("numpy"),
-        "numba": version("numba"),
-        "simpy": version("simpy"),
+    provenance = environment() | {
         "seed": config.seed,
         "config_hash": config_hash(config),
         "wall_seconds": round(wall_seconds, 3),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command_line": sys.argv,
     }
     write_file(directory / "provenance.json", lambda file: file.write(json.dumps(provenance, indent=2) + "\n"))
 

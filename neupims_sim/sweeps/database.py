@@ -2,7 +2,8 @@
 
 Tables: ``points``, one row per run, identified by ``hash`` (of the resolved configuration), ``code`` (`code_version`) and
 ``inputs`` (`inputs_version`); ``places``, the rows of the sweep's table in order, each with its values on the axes and its
-point (places may share one); ``meta``: ``store_version``, ``package_version``, ``sweep`` (the text of the sweep file).
+point (places may share one); ``meta``: ``store_version``, ``package_version``, ``sweep`` (the text of the sweep file),
+``environment`` (of the last command that ran points: JSON of `neupims_sim.simulation.environment`).
 
 One process writes at a time, which a lock on a file beside the store ensures; the system drops it when that process ends,
 however that happens. Every change is one transaction of SQLite's write-ahead log, so readers see a consistent store at
@@ -16,7 +17,7 @@ import json
 import os
 import socket
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, Self
@@ -78,6 +79,22 @@ class Row(NamedTuple):
     traceback: str
 
 
+class Run(NamedTuple):
+    """A point of the sweep: what ran, when and where."""
+
+    hash: str
+    code: str
+    status: Literal["pending", "running", "ok", "failed"]
+    config: dict[str, Any]
+    """The resolved configuration."""
+    worker: str
+    """``host:process``; empty before the point has finished."""
+    started: str
+    """UTC, ``YYYY-MM-DD HH:MM:SS``; empty before the point has started."""
+    seconds: float | None
+    """In the worker."""
+
+
 class Reader:
     """A store as others see it, while a sweep writes it or afterwards."""
 
@@ -114,6 +131,20 @@ class Reader:
                 "WHERE status IN ('ok', 'failed') ORDER BY position"
             ):
                 yield Row(json.loads(axes), hash_, code, status, json.loads(result or "{}"), error, traceback)
+
+    def runs(self) -> Iterator[Run]:
+        """Every point of the sweep, finished or not, in order of its first place."""
+        with self._told():
+            for hash_, code, status, config, worker, started, seconds in self._database.execute(
+                "SELECT hash, code, status, config, worker, started, seconds FROM points "
+                "JOIN (SELECT point, min(position) AS first FROM places GROUP BY point) ON id = point ORDER BY first"
+            ):
+                yield Run(hash_, code, status, json.loads(config), worker or "", started or "", seconds)
+
+    def environment(self) -> dict[str, Any]:
+        """Versions, machine and command line of the last command that ran points; empty if the store does not say."""
+        found: dict[str, Any] = json.loads(self._meta("environment") or "{}")
+        return found
 
     def count_other_code(self, code: str) -> int:
         """Finished points of the sweep that ran with other code."""
@@ -197,6 +228,11 @@ class Store(Reader):
                 )
             for key, value in (("sweep", sweep_text), ("package_version", neupims_sim.__version__)):
                 write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def note_environment(self, environment: Mapping[str, Any]) -> None:
+        """Remember what runs the points that follow."""
+        with self._transaction() as write:
+            write("INSERT OR REPLACE INTO meta VALUES ('environment', ?)", (json.dumps(environment),))
 
     def count(self, *statuses: str) -> int:
         """Points of the sweep, or those of some statuses."""

@@ -15,6 +15,7 @@ import pandas as pd
 
 from neupims_sim.config.files import label, read_text
 from neupims_sim.errors import InputError, suggestion
+from neupims_sim.simulation import environment
 from neupims_sim.sweeps.cluster import execute_on_cluster
 from neupims_sim.sweeps.database import Place, Row, Store
 from neupims_sim.sweeps.definition import Sweep
@@ -130,6 +131,7 @@ def _run(
     pending = store.pending()
     if not pending:
         return
+    store.note_environment(environment())
     tasks = (Task(point, store.config(point)) for point in pending)
     workers = min(workers or _cpus(), len(pending))
     try:

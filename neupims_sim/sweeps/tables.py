@@ -1,11 +1,11 @@
-"""Pivot tables of a sweep's results, in Markdown."""
+"""Pivot tables of a sweep's results, and how Markdown writes them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -18,9 +18,28 @@ MISSING = "–"
 """In the cell of a point that is excluded or lacks the number."""
 
 
-def to_markdown(sweep: Sweep, table: pd.DataFrame) -> str:
+class PivotTable(NamedTuple):
+    """A table as people read it: its cells are texts."""
+
+    title: str
+    note: str
+    """What the title leaves open: unit, and what the columns are."""
+    axes: list[str]
+    """Heads of the columns on the left, which hold values of axes."""
+    heads: list[str]
+    """Of the other columns."""
+    lines: list[list[str]]
+    """A cell per head, those of the axes first."""
+
+
+def pivot_tables(sweep: Sweep, table: pd.DataFrame) -> list[PivotTable]:
     """Every table of the sweep file, in order; ``table`` is what `neupims_sim.sweeps.store` describes."""
-    return "\n\n".join(_pivot(sweep, settings, table) for settings in sweep.tables)
+    return [_pivot(sweep, settings, table) for settings in sweep.tables]
+
+
+def to_markdown(sweep: Sweep, table: pd.DataFrame) -> str:
+    """The pivot tables as Markdown."""
+    return "\n\n".join(map(_markdown, pivot_tables(sweep, table)))
 
 
 def format_cell(value: Any, shown: Label, decimals: int | None = None) -> str:
@@ -31,7 +50,7 @@ def format_cell(value: Any, shown: Label, decimals: int | None = None) -> str:
     return "" if math.isnan(number) else f"{number:,.{shown.decimals if decimals is None else decimals}f}"
 
 
-def _pivot(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
+def _pivot(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> PivotTable:
     """One value with an axis across, or several side by side."""
     if settings.only is not None:
         kept = [all(is_one_of(row[a], v) for a, v in settings.only.items()) for row in table.to_dict("records")]
@@ -51,11 +70,11 @@ def _pivot(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
     heads = [labels.value(settings.columns, column) for column in columns]
     unit = f"{shown.unit}; " if shown.unit not in settings.title else ""
     what = f"{how} over {_unnamed(sweep, settings)}; " if settings.over else ""
-    title = f"**{settings.title}** ({what}{unit}columns: {labels.column(settings.columns)})"
-    return _table(sweep, settings, title, heads, lines)
+    note = f"{what}{unit}columns: {labels.column(settings.columns)}"
+    return PivotTable(settings.title, note, _axes(sweep, settings), heads, lines)
 
 
-def _list(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
+def _list(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> PivotTable:
     numbers = [(value, how) for value in settings.value for how in settings.over or DEFAULT]
     labels = {value: sweep.shown_labels().column(value) for value in settings.value}
     repeats = _repeats(table, settings.rows)
@@ -70,17 +89,14 @@ def _list(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> str:
             cells.append(_cell(rows, value, how, settings.decimals, labels[value]) + ratio)
         lines.append([*_heads(sweep, settings, (first, *others)), *cells])
     heads = [f"{labels[value]}, {how}" if settings.over else str(labels[value]) for value, how in numbers]
-    title = f"**{settings.title}**" + (f" (over {_unnamed(sweep, settings)})" if settings.over else "")
-    return _table(sweep, settings, title, heads, lines)
+    note = f"over {_unnamed(sweep, settings)}" if settings.over else ""
+    return PivotTable(settings.title, note, _axes(sweep, settings), heads, lines)
 
 
 def _unnamed(sweep: Sweep, settings: TableSettings) -> str:
     """The axes that ``over`` takes together."""
-    named = {
-        *settings.rows,
-        settings.columns,
-        *(a for a, v in (settings.only or {}).items() if not isinstance(v, list)),
-    }
+    chosen = [axis for axis, values in (settings.only or {}).items() if not isinstance(values, list)]
+    named = {*settings.rows, settings.columns, *chosen}
     return ", ".join(
         sweep.shown_labels().column(axis).name.lower()
         for axis in sweep.axes
@@ -109,11 +125,15 @@ def _heads(sweep: Sweep, settings: TableSettings, values: Iterable[Any]) -> list
     return [labels.value(axis, value) for axis, value in zip(settings.rows, values, strict=True)]
 
 
-def _table(sweep: Sweep, settings: TableSettings, title: str, heads: list[str], lines: list[list[str]]) -> str:
+def _axes(sweep: Sweep, settings: TableSettings) -> list[str]:
     labels = sweep.shown_labels()
-    head = [*(str(labels.column(axis)) for axis in settings.rows), *heads]
-    rule = ["---"] * len(settings.rows) + ["---:"] * len(heads)
-    return "\n".join([title, "", *map(_line, [head, rule, *lines])])
+    return [str(labels.column(axis)) for axis in settings.rows]
+
+
+def _markdown(pivot: PivotTable) -> str:
+    title = f"**{pivot.title}**" + (f" ({pivot.note})" if pivot.note else "")
+    rule = ["---"] * len(pivot.axes) + ["---:"] * len(pivot.heads)
+    return "\n".join([title, "", *map(_line, [[*pivot.axes, *pivot.heads], rule, *pivot.lines])])
 
 
 def _repeats(table: pd.DataFrame, axes: Sequence[str]) -> dict[tuple[Any, ...], list[Mapping[Hashable, Any]]]:
