@@ -6,6 +6,7 @@ scratchpad has room, so that the next tile (or the next operator's weights) arri
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
@@ -98,6 +99,8 @@ class Npu:
         self.config = config
         self._memory = memory
         self._observe = observe
+        self.moved_bytes: Counter[str] = Counter()
+        """Through the DMA, both ways, by name of the operator."""
         self._arrays = simpy.Resource(env)
         self._vector = simpy.Resource(env)
         self._loader = simpy.PriorityResource(env)
@@ -112,6 +115,7 @@ class Npu:
         if self.config.dma_transfer_latency_cycles:
             yield self.env.timeout(self.config.dma_transfer_latency_cycles)
         yield self._memory.transfer(kind, address, size_bytes)
+        self.moved_bytes[name] += size_bytes
         self._observe("DMA read" if kind == READ else "DMA write", name, start, int(self.env.now))
 
     def gemm(

@@ -78,7 +78,8 @@ class Device:
     def totals(self) -> Totals:
         """What has been done so far."""
         seen = self.seen
-        return Totals(self.now, self.memory.counters(), seen.npu_macs, seen.vector_cycles, seen.link_cycles)
+        operators = seen.work.totals(self.npu.moved_bytes)
+        return Totals(self.now, self.memory.counters(), seen.npu_macs, seen.vector_cycles, seen.link_cycles, operators)
 
     def write_row(self, channel: int, row: int, size_bytes: int) -> SimEvent:
         """The NPU writes bytes of a channel, from the first byte of ``row`` on: operands and data of PIM."""
