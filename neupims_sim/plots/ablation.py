@@ -65,7 +65,7 @@ def ablation(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
         group_names(places, labels),
         group_title(places, labels),
         ratio_label(labels.column(metric).name, names[first], better),
-        note_entry=("+%", "more than the step before"),
+        note_entry=("+n%", "more than the step before"),
         reference_entry="" if reference is None else labels.column(reference).name,
     )
     return draw_chart(chart, options)

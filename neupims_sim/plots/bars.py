@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from neupims_sim.errors import InputError
-from neupims_sim.plots.frame import finish, grid, parts_of, set_ticks
+from neupims_sim.plots.frame import Sample, finish, grid, parts_of, set_ticks
 from neupims_sim.plots.options import axis_option, main_axis, numbers
 from neupims_sim.plots.repeats import half_width, over_seeds
 from neupims_sim.plots.style import FAINT, INK, filling
@@ -31,10 +31,12 @@ FloatArray = npt.NDArray[np.float64]
 
 GROUP_WIDTH = 0.84
 """Width of a group of bars, where 1 is the distance between groups."""
-BAR_INCHES, THIN_BAR_INCHES = 0.36, 0.1
-"""Width of a bar with a number above it, and the least width of one without."""
+BAR_INCHES, THIN_BAR_INCHES, WIDE_BAR_INCHES = 0.36, 0.1, 0.7
+"""Least width of a bar with a number above it, and of one without, and the greatest."""
 WIDEST_PANEL = 14.0
 """Inches; bars that need more room lose their numbers and become thin."""
+LONGEST_WORD = 1.6
+"""Inches; a longer word of a group's name is broken."""
 PANEL_HEIGHT = 2.9
 NUMBER_POINTS, NOTE_POINTS = 1.5, 10.0
 """How far above a bar its number and its note stand."""
@@ -53,6 +55,8 @@ class BarSet:
     """Values from elsewhere, drawn as hollow diamonds."""
     notes: Sequence[str] = ()
     """Above the numbers; "" for none."""
+    look: int | None = None
+    """Number of the colour (`filling`); the place in the group unless given."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,7 @@ def draw_chart(chart: Chart, options: Mapping[str, Any]) -> Figure:
         if chart.line is not None:
             panel.axhline(chart.line, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0.9)
         _draw_sets(panel, sets, chart, size.numbers)
-        panel.set_xlim(-0.5 - 0.02 * len(chart.groups), len(chart.groups) - 0.5 + 0.02 * len(chart.groups))
+        panel.set_xlim(-0.5 - size.margin, len(chart.groups) - 0.5 + size.margin)
         panel.set_xticks(range(len(chart.groups)), [wrapped(name, size.room) for name in chart.groups])
         panel.tick_params(axis="x", length=0, labelrotation=90 if size.upright else 0)
         panel.set_xlabel(chart.x_label)
@@ -191,22 +195,32 @@ def draw_chart(chart: Chart, options: Mapping[str, Any]) -> Figure:
 
 
 class _Size(NamedTuple):
-    """Inches of a panel and of the room of a group's name, whether bars have numbers and names stand upright."""
+    """How large things are in a chart."""
 
     width: float
+    """Of a panel, inches."""
     room: float
+    """Of a group's name, inches."""
     numbers: bool
+    """Whether there is room for them above the bars."""
     upright: bool
+    """Whether the groups' names stand upright."""
+    margin: float
+    """Left and right of the groups, in distances between groups."""
 
     @staticmethod
     def of(chart: Chart) -> _Size:
         bars, groups = max(len(sets) for _, sets in chart.panels), len(chart.groups)
-        words = max(CHARACTER_INCHES * (len(word) + 1) for name in chart.groups for word in (name or " ").split())
+        longest = max((len(word) for name in chart.groups for word in name.split()), default=1)
+        words = min(LONGEST_WORD, CHARACTER_INCHES * (longest + 1))
         numbers = (BAR_INCHES * (bars + 0.6)) * groups + 0.4 <= WIDEST_PANEL
         bar_room = (BAR_INCHES if numbers else THIN_BAR_INCHES) * (bars + 0.6)
         upright = max(bar_room, words) * groups + 0.4 > WIDEST_PANEL
         room = bar_room if upright else max(bar_room, words)
-        return _Size(max(2.4, 0.4 + room * groups), 3.0 if upright else room, numbers, upright)
+        width = max(2.4, 0.4 + room * groups)
+        bar = (width - 0.4) / groups * GROUP_WIDTH / bars
+        margin = groups * max(0.02, (bar / WIDE_BAR_INCHES - 1) / 2)
+        return _Size(width, 3.0 if upright else room, numbers, upright, margin)
 
 
 def _draw_sets(panel: Axes, sets: Mapping[str, BarSet], chart: Chart, numbers: bool) -> None:
@@ -215,7 +229,13 @@ def _draw_sets(panel: Axes, sets: Mapping[str, BarSet], chart: Chart, numbers: b
     for index, (name, bars) in enumerate(sets.items()):
         places = np.arange(len(bars.heights)) + (index - (len(sets) - 1) / 2) * width
         heights = np.where(bars.heights > 0, bars.heights, math.nan) if chart.log else bars.heights
-        panel.bar(places, np.nan_to_num(heights), width * 0.92, label=name, **filling(index))
+        panel.bar(
+            places,
+            np.nan_to_num(heights),
+            width * 0.92,
+            label=name,
+            **filling(index if bars.look is None else bars.look),
+        )
         tops = heights
         if bars.errors is not None and np.isfinite(bars.errors).any():
             errors = np.nan_to_num(bars.errors)
@@ -241,7 +261,7 @@ def _draw_sets(panel: Axes, sets: Mapping[str, BarSet], chart: Chart, numbers: b
 
 _REFERENCE: dict[str, Any] = {
     "linestyle": "none", "marker": "D", "markersize": 4.5, "markerfacecolor": "white", "markeredgecolor": INK,
-    "markeredgewidth": 1.0, "zorder": 4,
+    "markeredgewidth": 1.0, "zorder": 4, "clip_on": False,
 }  # fmt: skip
 
 
@@ -294,8 +314,7 @@ def _legend(panels: Sequence[Axes], chart: Chart) -> tuple[list[Any], list[str]]
         entries[chart.line_entry] = Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
     if chart.note_entry is not None:
         sample, text = chart.note_entry
-        marker: dict[str, Any] = {"marker": f"${sample}$", "markersize": 11, "markeredgewidth": 0, "color": FAINT}
-        entries[text] = Line2D([], [], linestyle="none", **marker)
+        entries[text] = Sample(sample)
     if chart.reference_entry:
         entries[chart.reference_entry] = Line2D([], [], **_REFERENCE)
     return list(entries.values()), list(entries)

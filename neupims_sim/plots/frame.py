@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerBase
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
 from neupims_sim.errors import InputError
+from neupims_sim.plots.style import FAINT
 from neupims_sim.plots.text import SUPERTITLE_INCHES, legend_columns, plain_number, wrapped
 from neupims_sim.sweeps import Labels
 
@@ -24,6 +28,33 @@ class Part(NamedTuple):
 
     title: str
     table: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An entry of a legend whose sign is a text, such as a number that stands above bars."""
+
+    text: str
+
+
+class _DrawSample(HandlerBase):
+    """Draws a :class:`Sample` into a legend."""
+
+    def create_artists(
+        self,
+        legend: Any,
+        orig_handle: Any,
+        xdescent: float,
+        ydescent: float,
+        width: float,
+        height: float,
+        fontsize: float,
+        trans: Any,
+    ) -> list[Any]:
+        """The text, in the middle of the place of the sign."""
+        place = width / 2 - xdescent, height / 2 - ydescent
+        font = {"fontsize": 7, "style": "italic", "color": FAINT}
+        return [Text(*place, orig_handle.text, ha="center", va="center", transform=trans, **font)]
 
 
 def parts_of(table: pd.DataFrame, axes: Sequence[str], labels: Labels) -> list[Part]:
@@ -60,7 +91,9 @@ def finish(figure: Figure, options: Mapping[str, Any], handles: Sequence[Any], n
     title = options.get("title") or ""
     figure.suptitle(wrapped(str(title), width, SUPERTITLE_INCHES))
     if handles:
-        figure.legend(handles, names, loc="outside lower center", ncols=legend_columns(names, width))
+        columns = legend_columns(names, width)
+        signs = {Sample: _DrawSample()}
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, handler_map=signs)
     return figure
 
 

@@ -256,7 +256,7 @@ def _legend(table: pd.DataFrame, layout: Layout, lines: Mapping[Any, Line], labe
     if any(layout.bounds):
         handles.append(Line2D([], [], **_BOUND, label="bound"))
     if layout.ideal:
-        handles.append(Line2D([], [], **_IDEAL, label="in proportion to x, from the first point"))
+        handles.append(Line2D([], [], **_IDEAL, label="proportional to x"))
     return handles
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from neupims_sim.errors import InputError, suggestion
+from neupims_sim.errors import InputError, dotted_suggestion, suggestion
 from neupims_sim.sweeps.labels import value_key
 
 FIXED = ("point", "status", "error")
@@ -17,8 +16,6 @@ SEED = "seed"
 """The axis that only repeats points."""
 COMMON = ("axes", "labels", "title", "metric")
 """Options that every plot has."""
-FAMILY = 3
-"""From so many columns with the same prefix on, messages name the prefix only."""
 
 
 def check_options(options: Mapping[str, Any], allowed: Collection[str]) -> None:
@@ -31,7 +28,8 @@ def check_options(options: Mapping[str, Any], allowed: Collection[str]) -> None:
 def column(table: pd.DataFrame, name: Any, key: str) -> str:
     """``name`` if the table has such a column; ``key`` is the option that names it."""
     if not isinstance(name, str) or name not in table.columns:
-        raise InputError(f"{key}={name!r}: no such column; {_known_columns(str(name), table.columns)}")
+        known = (str(known) for known in table.columns if known not in FIXED)
+        raise InputError(f"{key}={name!r}: no such column; {dotted_suggestion(str(name), known)}")
     return name
 
 
@@ -119,15 +117,3 @@ def chosen_points(table: pd.DataFrame, where: Any) -> pd.DataFrame:
     if where and table.empty:
         raise InputError(f"plot.where={dict(where)!r}: no point has all of this")
     return table
-
-
-def _known_columns(name: str, columns: Iterable[Any]) -> str:
-    """The columns that there are, large families by their prefix alone."""
-    known = [str(column) for column in columns if column not in FIXED]
-    sizes = Counter(column.partition(".")[0] for column in known)
-    same_family = name.partition(".")[0]
-    allowed = {
-        column if sizes[family] <= FAMILY or family == same_family else f"{family}.*"
-        for column, family in ((column, column.partition(".")[0]) for column in known)
-    }
-    return suggestion(name, allowed)

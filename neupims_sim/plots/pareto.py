@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import Locator
 
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.plots.drawing import PLOTS
-from neupims_sim.plots.frame import finish, grid, parts_of, set_ticks
+from neupims_sim.plots.frame import finish, grid, log_locator, parts_of, set_ticks
 from neupims_sim.plots.options import axis_option, check_options, choice, listed, numbers
 from neupims_sim.plots.placing import Named, place_names
 from neupims_sim.plots.ratios import BETTER
@@ -26,6 +27,8 @@ from neupims_sim.sweeps import Labels
 FloatArray = npt.NDArray[np.float64]
 
 PANEL_INCHES = (4.0, 3.2)
+LABEL_INCHES = 2.4
+"""Of the label of an axis."""
 MARKERS = "osD^vPX*"
 FEW_POINTS = 16
 """So many points of a panel have names without being asked for."""
@@ -60,30 +63,33 @@ def pareto(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     figure, panels, columns = grid(len(parts), *PANEL_INCHES, sharex=True, sharey=True)
     shown_x, shown_y = labels.column(x), labels.column(y)
     notes: list[tuple[Axes, list[Named]]] = []
-    for panel, part in zip(panels, parts, strict=True):
-        xs = _shown(part.table[x], shown_x.factor, "x" in log)
-        ys = _shown(part.table[y], shown_y.factor, "y" in log)
-        _draw_front(panel, xs, ys, better)
+    places = [
+        (_shown(part.table[x], shown_x.factor, "x" in log), _shown(part.table[y], shown_y.factor, "y" in log))
+        for part in parts
+    ]
+    for panel, part, (xs, ys) in zip(panels, parts, places, strict=True):
         for index, value in enumerate(hues):
             own = np.ones(len(xs), bool) if hue is None else (part.table[hue] == value).to_numpy()
             panel.plot(xs[own], ys[own], **_look(index, hue is not None))
         panel.set(xscale="log" if "x" in log else "linear", yscale="log" if "y" in log else "linear")
         panel.margins(0.12)
         panel.grid(visible=True, axis="both")
-        for axis in (panel.xaxis, panel.yaxis):
-            set_ticks(axis, None)
+        for axis, name, number in ((panel.xaxis, "x", 0), (panel.yaxis, "y", 1)):
+            set_ticks(axis, _locator([place[number] for place in places]) if name in log else None)
         panel.set_title(wrapped(part.title, PANEL_INCHES[0]))
-        panel.set_xlabel(wrapped(f"{shown_x}, {better[0]} is better", PANEL_INCHES[0]))
+        panel.set_xlabel(f"{wrapped(str(shown_x), LABEL_INCHES)}\n{better[0]} is better")
         missing = int((np.isnan(xs) | np.isnan(ys)).sum())
         if missing:
             panel.text(0.99, 0.01, f"n/a: {missing}", transform=panel.transAxes, color=FAINT, fontsize=7, ha="right")
         notes.append((panel, _names(part.table, named, xs, ys, labels)))
+    for panel, (xs, ys) in zip(panels, places, strict=True):
+        _draw_front(panel, xs, ys, better)
     for panel in panels[::columns]:
-        panel.set_ylabel(wrapped(f"{shown_y}, {better[1]} is better", PANEL_INCHES[1]))
+        panel.set_ylabel(f"{wrapped(str(shown_y), LABEL_INCHES)}\n{better[1]} is better")
     handles = [Line2D([], [], **_look(index, True)) for index in range(len(hues))] if hue else []
     entries = [labels.value(hue, value) for value in hues] if hue else []
-    finish(figure, options, [*handles, Line2D([], [], **_FRONT)], [*entries, "not beaten in both (Pareto front)"])
-    place_names(figure, notes)
+    finish(figure, options, [*handles, Line2D([], [], **_FRONT)], [*entries, "Pareto front"])
+    place_names(figure, notes, _EMPTY_SIDE[better])
     return figure
 
 
@@ -105,14 +111,29 @@ def not_beaten(xs: FloatArray, ys: FloatArray, better: Sequence[str]) -> npt.NDA
     return front
 
 
+_EMPTY_SIDE = {
+    ("lower", "higher"): 135,
+    ("higher", "higher"): 45,
+    ("lower", "lower"): -135,
+    ("higher", "lower"): -45,
+}
+"""Degrees: beyond the front there is no point."""
 _FRONT: dict[str, Any] = {"color": INK, "linewidth": 1.0, "linestyle": (0, (4, 2)), "zorder": 1.5}
 
 
 def _draw_front(panel: Axes, xs: FloatArray, ys: FloatArray, better: Sequence[str]) -> None:
+    """Steps along the points that are not beaten, from edge to edge."""
     front = not_beaten(xs, ys, better)
-    order = np.argsort(xs[front], kind="stable")
-    where: Literal["pre", "post"] = "post" if better[0] == "lower" else "pre"
-    panel.step(xs[front][order], ys[front][order], where=where, **_FRONT)
+    if not front.any():
+        return
+    limits = panel.get_xlim(), panel.get_ylim()
+    order = np.argsort(xs[front] if better[0] == "lower" else -xs[front], kind="stable")
+    worst_x, worst_y = (side[1 if word == "lower" else 0] for side, word in zip(limits, better, strict=True))
+    front_x, front_y = xs[front][order], ys[front][order]
+    line_x, line_y = np.append(front_x, worst_x), np.append(front_y, front_y[-1])
+    panel.plot([line_x[0], line_x[0]], [worst_y, line_y[0]], **_FRONT)
+    panel.step(line_x, line_y, where="post", **_FRONT)
+    panel.set(xlim=limits[0], ylim=limits[1])
 
 
 def _look(index: int, coloured: bool) -> dict[str, Any]:
@@ -126,7 +147,14 @@ def _look(index: int, coloured: bool) -> dict[str, Any]:
 
 def _shown(values: pd.Series[float], factor: float, log: bool) -> FloatArray:
     shown = values.astype(float) * factor
-    return (shown.where(shown > 0) if log else shown).to_numpy(dtype=np.float64)
+    return np.asarray(shown.where(shown > 0) if log else shown, dtype=np.float64)
+
+
+def _locator(values: Sequence[FloatArray]) -> Locator | None:
+    """Ticks of a logarithmic axis."""
+    known = np.concatenate(values)
+    known = known[np.isfinite(known)]
+    return log_locator(float(known.min()), float(known.max())) if len(known) else None
 
 
 def _names(table: pd.DataFrame, axes: Sequence[str], xs: FloatArray, ys: FloatArray, labels: Labels) -> list[Named]:

@@ -17,7 +17,7 @@ from neupims_sim.plots.style import FAINT, INK
 DISTANCES = (7.0, 13.0, 21.0, 32.0, 46.0)
 """From a point to the name beside it, in points, nearest first."""
 DIRECTIONS = (0, 45, -45, 90, -90, 135, -135, 180)
-"""Degrees, in the order in which they are tried."""
+"""Degrees; those nearest to the preferred one are tried first."""
 LINKED = 14.0
 """From this distance on a line joins name and point."""
 
@@ -31,17 +31,18 @@ class Named(NamedTuple):
     radius: float = 3.0
 
 
-def place_names(figure: Figure, names: Sequence[tuple[Axes, Sequence[Named]]]) -> None:
-    """Write the names of each panel where there is room; where there is none nearby, at the right.
+def place_names(figure: Figure, names: Sequence[tuple[Axes, Sequence[Named]]], preferred: int = 0) -> None:
+    """Write the names of each panel where there is room, in the ``preferred`` direction (degrees) if possible.
 
     Call it last: it needs the final layout.
     """
     figure.draw_without_rendering()
+    directions = sorted(DIRECTIONS, key=lambda degrees: abs((degrees - preferred + 180) % 360 - 180))
     for panel, points in names:
-        _place(panel, points, figure.dpi / 72)
+        _place(panel, points, directions, figure.dpi / 72)
 
 
-def _place(panel: Axes, points: Sequence[Named], scale: float, size: float = 7.0) -> None:
+def _place(panel: Axes, points: Sequence[Named], directions: Sequence[int], scale: float, size: float = 7.0) -> None:
     inside = panel.get_window_extent()
     centres = [panel.transData.transform((point.x, point.y)) for point in points]
     taken = [
@@ -58,7 +59,7 @@ def _place(panel: Axes, points: Sequence[Named], scale: float, size: float = 7.0
         width, height = extent.width, extent.height
         choices = [
             (dx, dy, Bbox.from_bounds(x + dx * scale, y + dy * scale, width, height))
-            for dx, dy in _offsets(point.radius, width / scale, height / scale)
+            for dx, dy in _offsets(point.radius, width / scale, height / scale, directions)
         ]
         free = (c for c in choices if not c[2].count_overlaps(taken) and _within(c[2], inside))
         dx, dy, box = next(free, choices[0])
@@ -72,9 +73,9 @@ def _place(panel: Axes, points: Sequence[Named], scale: float, size: float = 7.0
             ).set_in_layout(False)  # fmt: skip
 
 
-def _offsets(radius: float, width: float, height: float) -> Iterator[tuple[float, float]]:
+def _offsets(radius: float, width: float, height: float, directions: Sequence[int]) -> Iterator[tuple[float, float]]:
     """Lower left corners of a name around a point, in points from it: near ones first."""
-    for distance, degrees in itertools.product(DISTANCES, DIRECTIONS):
+    for distance, degrees in itertools.product(DISTANCES, directions):
         reach, angle = radius + distance - DISTANCES[0] + 2, math.radians(degrees)
         dx, dy = reach * math.cos(angle), reach * math.sin(angle)
         left = dx if degrees in (0, 45, -45) else dx - width / 2 if degrees in (90, -90) else dx - width

@@ -126,7 +126,7 @@ def roofline(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
 def _names(placed: Sequence[Placed], most: int | None) -> list[Named]:
     """The names of those that take the longest."""
     shown = sorted(placed, key=lambda operator: -operator.share)[:most]
-    return [Named(o.intensity, o.rate / 1e9, o.name, _radius(o.share)) for o in shown]
+    return [Named(o.intensity, o.rate / 1e9, o.name, 1.2 * _radius(o.share)) for o in shown]
 
 
 def _operators(row: Mapping[Hashable, Any]) -> tuple[list[Placed], list[str]]:

@@ -58,7 +58,10 @@ def speedup(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     names = {value: name for value, name in hue_names(places, labels).items() if value != baseline}
 
     def panel(points: pd.DataFrame) -> dict[str, BarSet]:
-        bars = {name: bar_set(points, places, hue, RATIO, 1, reference=reference) for hue, name in names.items()}
+        bars = {
+            name: replace(bar_set(points, places, hue, RATIO, 1, reference=reference), look=places.hues.index(hue))
+            for hue, name in names.items()
+        }
         return {name: _with_mean(one) for name, one in bars.items()} if with_mean else bars
 
     chart = Chart(

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.plots.drawing import PLOTS
@@ -63,7 +64,7 @@ def stage_breakdown(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     long, across = PANEL_INCHES, BAR_INCHES * len(groups) + 0.6
     room = CHARACTER_INCHES * max(map(len, bars))
     if upright:
-        across = max(2.4, len(groups) * max(BAR_INCHES * 1.3, min(room, 1.2) + 0.1))
+        across = max(2.4, len(groups) * max(BAR_INCHES * 1.3, min(room, 1.2) + 0.25))
     else:
         long += min(room, 2.0)
     width, height = (across, long) if upright else (long, max(1.4, across))
@@ -71,7 +72,8 @@ def stage_breakdown(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     heights = [_heights(points, x, groups, columns, whole.factor, share) for _, points in parts]
     longest = max(float(np.nansum(stack, axis=0).max(initial=0.0)) for stack in heights)
     for panel, part, stack in zip(panels, parts, heights, strict=True):
-        _draw_stack(panel, stack, names, upright, longest, PANEL_INCHES - 0.6)
+        _draw_stack(panel, stack, names, upright, share, longest, PANEL_INCHES - 0.6)
+        (panel.set_ylim if upright else panel.set_xlim)(0, (longest or 1) * (1 if share else 1.13))
         panel.set_title(wrapped(part.title, width))
         _name_bars(panel, bars, upright, 1.2 if upright else 2.0)
         (panel.set_xlabel if upright else panel.set_ylabel)("")
@@ -141,7 +143,7 @@ def _heights(
 
 
 def _draw_stack(
-    panel: Axes, stack: FloatArray, names: Sequence[str], upright: bool, longest: float, inches: float
+    panel: Axes, stack: FloatArray, names: Sequence[str], upright: bool, share: bool, longest: float, inches: float
 ) -> None:
     places, bottom = np.arange(stack.shape[1]), np.zeros(stack.shape[1])
     for index, (name, values) in enumerate(zip(names, np.nan_to_num(stack), strict=True)):
@@ -156,12 +158,16 @@ def _draw_stack(
             if longest and value / longest * inches > needed:
                 middle = (place, start + value / 2) if upright else (start + value / 2, place)
                 white = np.mean(to_rgb(PALETTE[index % len(PALETTE)])) < DARK
-                panel.annotate(text, middle, ha="center", va="center", fontsize=6.5, color="white" if white else INK)
+                halo = [withStroke(linewidth=2.5, foreground=PALETTE[index % len(PALETTE)])]
+                ink = "white" if white else INK
+                panel.annotate(text, middle, ha="center", va="center", fontsize=6.5, color=ink, path_effects=halo)
         bottom += values
-    for place in places[np.isnan(stack).all(axis=0)]:
-        where, offset = ((place, 0), (0, 3)) if upright else ((0, place), (3, 0))
+    for place, end, values in zip(places, bottom, stack.T, strict=True):
+        missing = bool(np.isnan(values).all())
+        text = "n/a" if missing else "" if share else short_number(end)
+        where, offset = ((place, end), (0, 2)) if upright else ((end, place), (3, 0))
         panel.annotate(
-            "n/a", where, offset, textcoords="offset points", fontsize=7, color=FAINT,
+            text, where, offset, textcoords="offset points", fontsize=7, color=FAINT,
             ha="center" if upright else "left", va="bottom" if upright else "center",
         )  # fmt: skip
 

@@ -30,6 +30,7 @@ STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "hatch.linewidth": 0.5,
     "text.color": INK,
+    "text.parse_math": False,  # a dollar sign in a name is one
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,

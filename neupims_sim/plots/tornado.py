@@ -17,7 +17,7 @@ from neupims_sim.plots.options import SEED, check_options, count, flag, needed_a
 from neupims_sim.plots.repeats import over_seeds
 from neupims_sim.plots.style import FAINT, INK, filling
 from neupims_sim.plots.text import CHARACTER_INCHES, short_number, wrapped
-from neupims_sim.sweeps import Labels
+from neupims_sim.sweeps import Label, Labels
 
 SEPARATOR = ":"
 """Between parameter and setting in the values of the axis."""
@@ -46,8 +46,8 @@ def tornado(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
 
     Options: ``settings`` (that axis; the first with a base among its values unless given), ``base`` (its value to compare with;
     ``base`` unless given), ``metric`` (throughput unless given), ``absolute`` (true: changes in the unit of the metric, not in percent
-    of the base), ``largest`` (so many parameters), ``title``. Further axes are panels, each with its own base and the order of the
-    first. Points that differ in their seed only are one point, their mean.
+    of the base), ``largest`` (so many parameters), ``title``. Further axes are panels, each with its own base; the order is that of
+    the largest change in any of them. Points that differ in their seed only are one point, their mean.
     """
     check_options(options, ("settings", "base", "absolute", "largest"))
     labels: Labels = options["labels"]
@@ -70,16 +70,16 @@ def tornado(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     reach = max((_extent(found, name) for name in order), default=0.0) or 1.0
     what = f"Change of {label.name[:1].lower()}{label.name[1:]} ({(label.unit or '1') if absolute else '%'})"
     for panel, part, bars in zip(panels, parts, found, strict=True):
-        _draw_bars(panel, [bars[name] for name in order])
+        _draw_bars(panel, [bars[name] for name in order], "" if absolute else " %")
         panel.axvline(0, color=INK, linewidth=0.8)
         panel.set_yticks(range(len(order)), [wrapped(name, NAME_INCHES) for name in order])
         panel.set_ylim(len(order) - 0.5, -0.5)
-        panel.set_xlim(-1.45 * reach, 1.45 * reach)
+        panel.set_xlim(-1.7 * reach, 1.7 * reach)
         panel.tick_params(axis="y", length=0)
         panel.grid(visible=False, axis="y")
         panel.grid(visible=True, axis="x")
         panel.set_title(wrapped(part.title, width))
-        panel.set_xlabel(wrapped(f"{what}, from {_base_text(part.table, axis, base, metric, label.factor)}", width))
+        panel.set_xlabel(f"{wrapped(what, width)}\n{_base_text(part.table, axis, base, metric, label)}")
         set_ticks(panel.xaxis, None)
     for panel in panels[::columns]:
         panel.set_ylabel("")
@@ -138,7 +138,7 @@ def _extent(found: Sequence[Mapping[str, Sequence[Bar]]], name: str) -> float:
     return max((abs(bar.change) for bars in found for bar in bars[name] if np.isfinite(bar.change)), default=0.0)
 
 
-def _draw_bars(panel: Axes, lines: Sequence[Sequence[Bar]]) -> None:
+def _draw_bars(panel: Axes, lines: Sequence[Sequence[Bar]], unit: str) -> None:
     for place, bars in enumerate(lines):
         same_side = len({bar.change > 0 for bar in bars if np.isfinite(bar.change)}) < len(bars)
         height = 0.36 if same_side and len(bars) > 1 else 0.7
@@ -146,16 +146,17 @@ def _draw_bars(panel: Axes, lines: Sequence[Sequence[Bar]]) -> None:
             middle = place + (index - 0.5) * height if height < 0.5 else place
             known = np.isfinite(bar.change)
             panel.barh([middle], [bar.change if known else 0], height, **filling(LOOKS[index]))
-            number = f"{'+' if bar.change > 0 else ''}{short_number(bar.change)}" if known else "n/a"
+            number = f"{'+' if bar.change > 0 else ''}{short_number(bar.change)}{unit}" if known else "n/a"
             right = bar.change > 0 or (not known and index == 1)
             panel.annotate(
-                f"{bar.setting} ({number})".strip() if bar.setting else number, (bar.change if known else 0, middle),
+                f"{bar.setting}: {number}" if bar.setting else number, (bar.change if known else 0, middle),
                 (3 if right else -3, 0), textcoords="offset points", ha="left" if right else "right", va="center",
                 fontsize=6.5, color=INK if known else FAINT,
             )  # fmt: skip
 
 
-def _base_text(points: pd.DataFrame, axis: str, base: Any, metric: str, factor: float) -> str:
-    """The metric of the base point."""
+def _base_text(points: pd.DataFrame, axis: str, base: Any, metric: str, label: Label) -> str:
+    """The metric of the base point, in words."""
     values = points.loc[points[axis] == base, metric]
-    return short_number(float(values.iloc[0]) * factor) if len(values) and values.notna().all() else "n/a"
+    known = len(values) and values.notna().all()
+    return f"base: {short_number(float(values.iloc[0]) * label.factor)} {label.unit}".rstrip() if known else "base: n/a"

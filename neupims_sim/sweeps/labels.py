@@ -91,7 +91,9 @@ _FAMILIES = {
     "operator_flops": Family(Label("Work of operators", "GFLOP", 1e-9, 3), "Work of {}"),
     "operator_bytes": Family(Label("Traffic of operators", "MB", 1e-6, 3), "Traffic of {}"),
 }
-_AXES = {"system": "System", "preset": "Preset", "model": "Model", "workload": "Workload"}
+_ABBREVIATIONS = {"npu": "NPU", "pim": "PIM", "kv": "KV", "ffn": "FFN", "qkv": "QKV", "mac": "MAC", "gelu": "GELU"}
+_AXES = {"system": "System", "preset": "Preset", "model": "Model", "workload": "Workload",
+    "parallel.tensor": "Tensor-parallel devices", "parallel.pipeline": "Pipeline stages"}  # fmt: skip
 _VALUES = {"npu_only": "NPU-only", "npu_pim": "NPU+PIM", "neupims": "NeuPIMs"}
 
 
@@ -130,7 +132,7 @@ class Labels:
         stated = self.stated.get(name, LabelSettings()).name
         if stated is not None or _family(name) is None or name in _METRICS:
             return stated or self.column(name).name
-        return name.partition(".")[2].replace("_", " ")
+        return _words(name.partition(".")[2])
 
     def value(self, axis: str, value: Any) -> str:
         """A value of an axis: by its name, in the axis's unit, or else as `value_label` has it."""
@@ -170,9 +172,14 @@ def _metric_label(metric: str) -> Label:
     family = _family(metric)
     if family is not None:
         key = metric.partition(".")[2]
-        words = key if metric.startswith("commands.") else key.replace("_", " ")
+        words = key if metric.startswith("commands.") else _words(key)
         return family.whole._replace(name=family.member.format(words))
     return Label(metric, decimals=3)
+
+
+def _words(key: str) -> str:
+    """``"NPU scratchpad"`` for ``npu_scratchpad``."""
+    return " ".join(_ABBREVIATIONS.get(word, word) for word in key.split("_"))
 
 
 def _family(metric: str) -> Family | None:
