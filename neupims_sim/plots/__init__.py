@@ -1,7 +1,7 @@
-"""Pictures from stored results. A new plot is one new file in this package (see `neupims_sim.plots.drawing`)."""
+"""Pictures from stored results. A new plot is one new file (docs/plots.md)."""
 
 from __future__ import annotations
 
-from neupims_sim.plots.drawing import PLOTS, Plot, draw
+from neupims_sim.plots.drawing import PLOTS, Plot, draw, find_plot
 
-__all__ = ["PLOTS", "Plot", "draw"]
+__all__ = ["PLOTS", "Plot", "draw", "find_plot"]

@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from neupims_sim.errors import InputError
 from neupims_sim.plots.frame import Sample, finish, grid, parts_of, set_ticks
 from neupims_sim.plots.options import axis_option, main_axis, numbers
 from neupims_sim.plots.repeats import half_width, over_seeds
@@ -68,6 +67,8 @@ class Chart:
     x_label: str
     y_label: str
     log: bool = False
+    own_scales: bool = False
+    """Whether every panel has a y axis of its own."""
     line: float | None = None
     """Where a horizontal line stands: what ratios are relative to."""
     line_entry: str = ""
@@ -175,7 +176,7 @@ def hue_names(places: Places, labels: Labels) -> dict[Hashable, str]:
 def draw_chart(chart: Chart, options: Mapping[str, Any]) -> Figure:
     """The figure."""
     size = _Size.of(chart)
-    figure, panels, columns = grid(len(chart.panels), size.width, PANEL_HEIGHT, sharey=True)
+    figure, panels, columns = grid(len(chart.panels), size.width, PANEL_HEIGHT, sharey=not chart.own_scales)
     for panel, (title, sets) in zip(panels, chart.panels, strict=True):
         if chart.log:
             panel.set_yscale("log")
@@ -187,9 +188,9 @@ def draw_chart(chart: Chart, options: Mapping[str, Any]) -> Figure:
         panel.tick_params(axis="x", length=0, labelrotation=90 if size.upright else 0)
         panel.set_xlabel(chart.x_label)
         panel.set_title(wrapped(title, size.width))
+        _scale(panel, chart, sets)
     for panel in panels[::columns]:
         panel.set_ylabel(wrapped(chart.y_label, PANEL_HEIGHT - 0.5))
-    _scale(panels[0], chart)
     handles, names = _legend(panels, chart)
     return finish(figure, options, handles, names)
 
@@ -225,7 +226,7 @@ class _Size(NamedTuple):
 
 def _draw_sets(panel: Axes, sets: Mapping[str, BarSet], chart: Chart, numbers: bool) -> None:
     width = GROUP_WIDTH / len(sets)
-    text_height = TEXT_SHARE * _highest(chart)
+    text_height = TEXT_SHARE * float(_shown(chart, sets).max(initial=0.0))
     for index, (name, bars) in enumerate(sets.items()):
         places = np.arange(len(bars.heights)) + (index - (len(sets) - 1) / 2) * width
         heights = np.where(bars.heights > 0, bars.heights, math.nan) if chart.log else bars.heights
@@ -273,31 +274,26 @@ def _write(panel: Axes, text: str, x: float, y: float | None, above: float, **fo
     panel.annotate(text, (x, y or 0), (0, above), xycoords=place, textcoords="offset points", **font)
 
 
-def _shown(chart: Chart) -> FloatArray:
-    """All numbers that the y axis must show."""
+def _shown(chart: Chart, sets: Mapping[str, BarSet]) -> FloatArray:
+    """All numbers that the y axis of a panel must show."""
     found = [np.zeros(0)]
-    for _, sets in chart.panels:
-        for bars in sets.values():
-            found.append(bars.heights + (0 if bars.errors is None else np.nan_to_num(bars.errors)))
-            found += [] if bars.references is None else [bars.references]
+    for bars in sets.values() if chart.own_scales else [bars for _, every in chart.panels for bars in every.values()]:
+        found.append(bars.heights + (0 if bars.errors is None else np.nan_to_num(bars.errors)))
+        found += [] if bars.references is None else [bars.references]
     values = np.concatenate(found)
     return values[np.isfinite(values)]
 
 
-def _highest(chart: Chart) -> float:
-    return float(_shown(chart).max(initial=0.0))
-
-
-def _scale(panel: Axes, chart: Chart) -> None:
+def _scale(panel: Axes, chart: Chart, sets: Mapping[str, BarSet]) -> None:
     """Limits with room for the numbers above the bars; a logarithmic scale starts at a power of ten."""
     if not chart.log:
         set_ticks(panel.yaxis, None)
         panel.margins(y=0.14)
         return
-    values = _shown(chart)
+    values = _shown(chart, sets)
     values = values[values > 0]
     if not len(values):
-        raise InputError(f"plot.log: {chart.y_label} has no positive number")
+        return
     low, high = float(values.min()), float(values.max())
     foot = 10.0 ** math.floor(math.log10(low / 1.5))
     panel.set_ylim(foot, high * (high / foot) ** 0.17)
@@ -308,8 +304,9 @@ def _legend(panels: Sequence[Axes], chart: Chart) -> tuple[list[Any], list[str]]
     entries: dict[str, Any] = {}
     for panel in panels:
         for handle in panel.containers:
-            if isinstance(handle, BarContainer) and handle.get_label():
-                entries.setdefault(str(handle.get_label()), handle)
+            name = str(handle.get_label())
+            if isinstance(handle, BarContainer) and not name.startswith("_"):  # as Matplotlib calls what has no name
+                entries.setdefault(name, handle)
     if chart.line_entry:
         entries[chart.line_entry] = Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
     if chart.note_entry is not None:

@@ -1,6 +1,7 @@
 """From a results folder to files with a picture.
 
-A plot is a function ``(table, options) -> Figure`` with ``@PLOTS.register("name")``, in a module of this package. ``table``
+A plot is a function ``(table, options) -> Figure``, with ``@PLOTS.register("name")`` in a module of this package, or anywhere
+else (``kind: package.module:function``). ``table``
 has one row per finished point: the columns of ``points.csv`` (see `neupims_sim.sweeps.store`) and, where the folder has the
 store, every other number and text of ``result.json`` under its dotted key. ``options`` are those of the sweep file's ``plot``,
 and ``axes`` (names of the table's columns that are axes, in order), ``labels`` (what to call columns and values,
@@ -10,6 +11,7 @@ and ``axes`` (names of the table's columns that are axes, in order), ``labels`` 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ def draw(
     Parameters
     ----------
     directory: results folder of a sweep.
-    kind: a registered plot; all that the sweep file states unless given.
+    kind: a plot (`find_plot`); all that the sweep file states unless given.
     metric: the column to show; that of the sweep file, or else the plot's own choice, unless given.
     output: the file to write (pdf, png or svg); ``DIRECTORY/<kind>.pdf`` and ``.png`` unless given. If there are several
         plots, each file's name ends in ``-1``, ``-2`` and so on.
@@ -56,16 +58,30 @@ def draw(
             options["metric"] = metric
         try:
             with mpl.rc_context(STYLE):
-                figure = PLOTS[name](chosen_points(table, where), options)
+                figure = find_plot(name)(chosen_points(table, where), options)
         except InputError as error:
             raise InputError(f"{label(directory)}: {error}") from error
         ending = f"-{number}" if len(plots) > 1 else ""
-        default = [directory / f"{name}{suffix}" for suffix in (".pdf", ".png")]
+        default = [directory / f"{name.rpartition(':')[2]}{suffix}" for suffix in (".pdf", ".png")]
         for file in default if output is None else [Path(output)]:
             numbered = file.with_name(f"{file.stem}{ending}{file.suffix}")
             save_figure(figure, numbered)
             files.append(numbered)
     return files
+
+
+def find_plot(name: str) -> Plot:
+    """The plot of a registered name, or ``package.module:function``; raises InputError if there is none."""
+    if ":" not in name:
+        return PLOTS[name]
+    try:
+        plot = EntryPoint(name, name, "").load()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"plot.kind={name!r}: {error}; expected package.module:function") from None
+    if not callable(plot):
+        raise InputError(f"plot.kind={name!r}: not a function of a table and options")
+    found: Plot = plot
+    return found
 
 
 def _stated_plots(sweep: Sweep, kind: str | None) -> list[tuple[str, dict[str, Any]]]:

@@ -53,7 +53,7 @@ class _DrawSample(HandlerBase):
     ) -> list[Any]:
         """The text, in the middle of the place of the sign."""
         place = width / 2 - xdescent, height / 2 - ydescent
-        font = {"fontsize": 7, "style": "italic", "color": FAINT}
+        font: dict[str, Any] = {"fontsize": 7, "style": "italic", "color": FAINT}
         return [Text(*place, orig_handle.text, ha="center", va="center", transform=trans, **font)]
 
 

@@ -83,6 +83,8 @@ def roofline(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     check_options(options, ("largest",))
     labels: Labels = options["labels"]
     named = count(options, "largest")
+    if "metric" in options:
+        raise InputError(f"metric={options['metric']!r}: a roofline shows no single metric")
     axes = [axis for axis in options["axes"] if axis != SEED]
     for name in NEEDED:
         if name not in table or table[name].isna().all():

@@ -35,10 +35,11 @@ def throughput_bars(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
 
     Options: ``x`` (axis with one group of bars per value; the last axis unless given), ``hue`` (axis with one colour per
     value), ``metric`` (throughput unless given), ``baseline`` (value of ``hue`` to compare with), ``log`` (true for a
-    logarithmic scale), ``error`` (column with the half-width of whiskers; over seeds they are the 95 % confidence interval of the
-    mean), ``reference`` (column with values from elsewhere, drawn as diamonds), ``title``. Values are in the order of the table.
+    logarithmic scale), ``own_scales`` (true: every panel has a y axis of its own), ``error`` (column with the half-width of
+    whiskers; over seeds they are the 95 % confidence interval of the mean), ``reference`` (column with values from elsewhere,
+    drawn as diamonds), ``title``. Values are in the order of the table.
     """
-    check_options(options, ("x", "hue", "baseline", "log", "error", "reference"))
+    check_options(options, ("x", "hue", "baseline", "log", "own_scales", "error", "reference"))
     labels: Labels = options["labels"]
     log, reference, error = flag(options, "log"), reference_of(table, options), options.get("error")
     metric = options.get("metric", "throughput_tokens_per_s")
@@ -76,6 +77,7 @@ def throughput_bars(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
         group_title(places, labels),
         str(label),
         log=log,
+        own_scales=flag(options, "own_scales"),
         note_entry=None if baseline is None else ("n×", f"relative to {names[baseline]}"),
         reference_entry="" if reference is None else labels.column(reference).name,
     )

@@ -159,4 +159,5 @@ def _base_text(points: pd.DataFrame, axis: str, base: Any, metric: str, label: L
     """The metric of the base point, in words."""
     values = points.loc[points[axis] == base, metric]
     known = len(values) and values.notna().all()
-    return f"base: {short_number(float(values.iloc[0]) * label.factor)} {label.unit}".rstrip() if known else "base: n/a"
+    unit = f" ({label.unit})" if label.unit else ""
+    return f"base {short_number(float(values.iloc[0]) * label.factor)}{unit}" if known else "base n/a"

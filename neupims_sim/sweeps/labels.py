@@ -91,7 +91,7 @@ _FAMILIES = {
     "operator_flops": Family(Label("Work of operators", "GFLOP", 1e-9, 3), "Work of {}"),
     "operator_bytes": Family(Label("Traffic of operators", "MB", 1e-6, 3), "Traffic of {}"),
 }
-_ABBREVIATIONS = {"npu": "NPU", "pim": "PIM", "kv": "KV", "ffn": "FFN", "qkv": "QKV", "mac": "MAC", "gelu": "GELU"}
+_ABBREVIATIONS = {"npu": "NPU", "pim": "PIM", "mac": "MAC"}
 _AXES = {"system": "System", "preset": "Preset", "model": "Model", "workload": "Workload",
     "parallel.tensor": "Tensor-parallel devices", "parallel.pipeline": "Pipeline stages"}  # fmt: skip
 _VALUES = {"npu_only": "NPU-only", "npu_pim": "NPU+PIM", "neupims": "NeuPIMs"}
