@@ -14,7 +14,7 @@ from matplotlib.transforms import Bbox
 
 from neupims_sim.plots.style import FAINT, INK
 
-DISTANCES = (7.0, 13.0, 21.0, 32.0, 46.0)
+DISTANCES = (7.0, 13.0, 21.0, 32.0, 46.0, 62.0, 80.0, 100.0)
 """From a point to the name beside it, in points, nearest first."""
 DIRECTIONS = (0, 45, -45, 90, -90, 135, -135, 180)
 """Degrees; those nearest to the preferred one are tried first."""
@@ -62,7 +62,7 @@ def _place(panel: Axes, points: Sequence[Named], directions: Sequence[int], scal
             for dx, dy in _offsets(point.radius, width / scale, height / scale, directions)
         ]
         free = (c for c in choices if not c[2].count_overlaps(taken) and _within(c[2], inside))
-        dx, dy, box = next(free, choices[0])
+        dx, dy, box = next(free, None) or min(choices, key=lambda c: c[2].count_overlaps(taken))
         note.set_position((dx, dy))
         taken.append(box)
         if math.hypot(dx + width / scale / 2, dy + height / scale / 2) > LINKED + point.radius + width / scale / 2:

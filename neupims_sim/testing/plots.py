@@ -48,7 +48,7 @@ def check_plot(name: str, options: Mapping[str, Any] | None = None, table: pd.Da
     table = made_up_table() if table is None else table
     axes = [str(column) for column in table.columns[: len(AXES)]]
     complete = {"title": TITLE, **stated, "axes": axes, "labels": Labels(axes)}
-    found = [failure for check in _CHECKS for failure in _carried_out(check, plot, table, complete)]
+    found = [failure for check in _CHECKS for failure in _carried_out(check, plot, table.copy(), complete)]
     if found:
         raise AssertionError("\n".join([f"plot {name!r} breaks {len(found)} promises:", *found]))
 
