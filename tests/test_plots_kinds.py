@@ -289,6 +289,13 @@ def test_stages_add_up_and_missing_ones_count_as_nothing() -> None:
     assert "n/a" in texts(drawn("stage_breakdown", table, ["x"]).axes[0])
 
 
+def test_a_stage_that_one_of_the_seeds_lacks_is_0_there_but_a_failed_seed_leaves_no_bar() -> None:
+    table = pd.DataFrame({"seed": [0, 1], "stages.A": [1e3, 1e3], "stages.B": [4e3, math.nan]})
+    assert [bar.get_width() for bar in drawn("stage_breakdown", table, ["seed"]).axes[0].patches] == [1, 2]
+    table.loc[1, "stages.A"] = math.nan
+    assert texts(drawn("stage_breakdown", table, ["seed"]).axes[0]) == ["n/a"]
+
+
 def test_the_largest_columns_stay_and_the_rest_is_one() -> None:
     table = pd.DataFrame({"x": ["a"], "stages.A": [1e3], "stages.B": [5e3], "stages.C": [2e3], "stages.D": [4e3]})
     figure = drawn("stage_breakdown", table, ["x"], largest=2)

@@ -67,20 +67,14 @@ def pareto(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
         (_shown(part.table[x], shown_x.factor, "x" in log), _shown(part.table[y], shown_y.factor, "y" in log))
         for part in parts
     ]
+    ticks = [_locator([place[number] for place in places]) if name in log else None for number, name in enumerate("xy")]
     for panel, part, (xs, ys) in zip(panels, parts, places, strict=True):
-        for index, value in enumerate(hues):
-            own = np.ones(len(xs), bool) if hue is None else (part.table[hue] == value).to_numpy()
-            panel.plot(xs[own], ys[own], **_look(index, hue is not None))
+        _draw_points(panel, xs, ys, [None] * len(xs) if hue is None else list(part.table[hue]), hues)
         panel.set(xscale="log" if "x" in log else "linear", yscale="log" if "y" in log else "linear")
-        panel.margins(0.12)
-        panel.grid(visible=True, axis="both")
-        for axis, name, number in ((panel.xaxis, "x", 0), (panel.yaxis, "y", 1)):
-            set_ticks(axis, _locator([place[number] for place in places]) if name in log else None)
+        for axis, locator in zip((panel.xaxis, panel.yaxis), ticks, strict=True):
+            set_ticks(axis, locator)
         panel.set_title(wrapped(part.title, PANEL_INCHES[0]))
         panel.set_xlabel(f"{wrapped(str(shown_x), LABEL_INCHES)}\n{better[0]} is better")
-        missing = int((np.isnan(xs) | np.isnan(ys)).sum())
-        if missing:
-            panel.text(0.99, 0.01, f"n/a: {missing}", transform=panel.transAxes, color=FAINT, fontsize=7, ha="right")
         notes.append((panel, _names(part.table, named, xs, ys, labels)))
     for panel, (xs, ys) in zip(panels, places, strict=True):
         _draw_front(panel, xs, ys, better)
@@ -98,17 +92,27 @@ def not_beaten(xs: FloatArray, ys: FloatArray, better: Sequence[str]) -> npt.NDA
     gain_x = xs if better[0] == "higher" else -xs
     gain_y = ys if better[1] == "higher" else -ys
     known = np.isfinite(gain_x) & np.isfinite(gain_y)
-    front = known.copy()
-    best = -np.inf
-    order = [index for index in np.lexsort((-gain_y, -gain_x)) if known[index]]
-    place = 0
-    while place < len(order):
-        alike = [index for index in order[place:] if gain_x[index] == gain_x[order[place]]]
-        highest = max(gain_y[index] for index in alike)
-        for index in alike:
-            front[index] = gain_y[index] == highest and highest > best
-        best, place = max(best, highest), place + len(alike)
+    front = np.zeros(len(xs), bool)
+    best = highest = group = -np.inf  # of y among larger x; of y, and x, among those alike in x
+    for index in np.lexsort((-gain_y, -gain_x)):
+        if not known[index]:
+            continue
+        if gain_x[index] != group:
+            best, highest, group = max(best, highest), gain_y[index], gain_x[index]
+        front[index] = gain_y[index] == highest > best
     return front
+
+
+def _draw_points(panel: Axes, xs: FloatArray, ys: FloatArray, of: Sequence[Any], hues: Sequence[Any]) -> None:
+    """Points by the colour of the hue that each is ``of``, and how many have no place."""
+    for index, hue in enumerate(hues):
+        own = np.array([value == hue for value in of], bool)
+        panel.plot(xs[own], ys[own], **_look(index, hue is not None))
+    panel.margins(0.12)
+    panel.grid(visible=True, axis="both")
+    missing = int((np.isnan(xs) | np.isnan(ys)).sum())
+    if missing:
+        panel.text(0.99, 0.01, f"n/a: {missing}", transform=panel.transAxes, color=FAINT, fontsize=7, ha="right")
 
 
 _EMPTY_SIDE = {

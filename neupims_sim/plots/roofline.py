@@ -86,43 +86,54 @@ def roofline(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     if "metric" in options:
         raise InputError(f"metric={options['metric']!r}: a roofline shows no single metric")
     axes = [axis for axis in options["axes"] if axis != SEED]
+    _check_columns(table)
+    table = table.drop_duplicates(axes) if axes else table.head(1)
+    parts = parts_of(table, axes, labels)
+    rows = [part.table.iloc[0].to_dict() for part in parts]
+    figure, panels, columns = grid(len(parts), *PANEL_INCHES, sharex=True, sharey=True)
+    found = [_operators(row) for row in rows]
+    limits = _limits([placed for placed, _ in found], [_roofs(row) for row in rows])
+    for panel, part, row, (placed, elsewhere) in zip(panels, parts, rows, found, strict=True):
+        panel.set(xscale="log", yscale="log", xlim=limits[0], ylim=limits[1])
+        panel.set_title(wrapped(part.title, PANEL_INCHES[0]))
+        panel.set_xlabel("Operational intensity (FLOP/byte)")
+        panel.grid(visible=True, axis="both")
+        for axis in (panel.xaxis, panel.yaxis):
+            set_ticks(axis, None)
+        _draw_roofs(panel, _roofs(row) if placed else [], limits[0])
+        _draw_operators(panel, placed)
+        _tell_missing(panel, placed, elsewhere)
+    for panel in panels[::columns]:
+        panel.set_ylabel("Achieved (GFLOP/s)")
+    finish(figure, options, *_legend([operator.unit for placed, _ in found for operator in placed]))
+    place_names(figure, [(panel, _names(placed, named)) for panel, (placed, _) in zip(panels, found, strict=True)])
+    return figure
+
+
+def _check_columns(table: pd.DataFrame) -> None:
+    """Raise InputError if the table is not made of whole results."""
     for name in NEEDED:
         if name not in table or table[name].isna().all():
             raise InputError(
                 f"roofline: no {name} in the results; it needs whole results, as the store of a sweep of this version has them"
             )
-    table = table.drop_duplicates(axes) if axes else table.head(1)
-    parts = parts_of(table, axes, labels)
-    width, height = PANEL_INCHES
-    figure, panels, columns = grid(len(parts), width, height, sharex=True, sharey=True)
-    found = [_operators(part.table.iloc[0].to_dict()) for part in parts]
-    limits = _limits([placed for placed, _ in found], [_roofs(part.table.iloc[0].to_dict()) for part in parts])
-    for panel, part, (placed, elsewhere) in zip(panels, parts, found, strict=True):
-        row = part.table.iloc[0].to_dict()
-        panel.set(xscale="log", yscale="log", xlim=limits[0], ylim=limits[1])
-        panel.set_title(wrapped(part.title, width))
-        _draw_roofs(panel, _roofs({} if not placed else row), limits[0])
-        _draw_operators(panel, placed)
-        if not placed:
-            panel.text(0.5, 0.5, "n/a", transform=panel.transAxes, color=FAINT, ha="center")
-        elif elsewhere:
-            text = wrapped(f"no traffic: {', '.join(elsewhere)}", width, 0.05)
-            panel.text(0.99, 0.01, text, transform=panel.transAxes, color=FAINT, fontsize=6, ha="right", va="bottom")
-        panel.set_xlabel("Operational intensity (FLOP/byte)")
-        panel.grid(visible=True, axis="both")
-        for axis in (panel.xaxis, panel.yaxis):
-            set_ticks(axis, None)
-    for panel in panels[::columns]:
-        panel.set_ylabel("Achieved (GFLOP/s)")
-    used = dict.fromkeys(unit for unit in UNITS.values() for placed, _ in found for o in placed if o.unit == unit)
-    handles: list[Any] = [
-        Line2D([], [], linestyle="-", linewidth=1.2, marker=unit.marker, color=unit.colour, markeredgecolor="white")
-        for unit in used
-    ]
-    handles.append(Line2D([], [], linestyle="none", marker="o", color=FAINT, markersize=2 * _radius(0.25)))
-    finish(figure, options, handles, [*(unit.name for unit in used), "area: share of time, here 25 %"])
-    place_names(figure, [(panel, _names(placed, named)) for panel, (placed, _) in zip(panels, found, strict=True)])
-    return figure
+
+
+def _tell_missing(panel: Axes, placed: Sequence[Placed], elsewhere: Sequence[str]) -> None:
+    if not placed:
+        panel.text(0.5, 0.5, "n/a", transform=panel.transAxes, color=FAINT, ha="center")
+    elif elsewhere:
+        text = wrapped(f"no traffic: {', '.join(elsewhere)}", PANEL_INCHES[0], 0.05)
+        panel.text(0.99, 0.01, text, transform=panel.transAxes, color=FAINT, fontsize=6, ha="right", va="bottom")
+
+
+def _legend(used: Sequence[Unit]) -> tuple[list[Line2D], list[str]]:
+    """Handles and entries of the units, and what the area of a marker says."""
+    units = [unit for unit in dict.fromkeys(UNITS.values()) if unit in used]
+    look: dict[str, Any] = {"linestyle": "-", "linewidth": 1.2, "markeredgecolor": "white"}
+    handles = [Line2D([], [], marker=unit.marker, color=unit.colour, **look) for unit in units]
+    area = Line2D([], [], linestyle="none", marker="o", color=FAINT, markersize=2 * _radius(0.25))
+    return [*handles, area], [*(unit.name for unit in units), "area: share of time, here 25 %"]
 
 
 def _names(placed: Sequence[Placed], most: int | None) -> list[Named]:

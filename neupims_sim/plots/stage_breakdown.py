@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +32,10 @@ PANEL_INCHES = 3.4
 """Along the bars."""
 THICKNESS = 0.72
 """Of a bar, where 1 is the distance between bars."""
-SMALL_LETTER = 0.055
-"""Inches of a digit in a segment."""
+SMALL_LETTER, SMALL_LINE = 0.055, 0.14
+"""Inches of a digit in a segment, and of its height."""
+NAME_INCHES, UPRIGHT_NAME_INCHES = 2.0, 1.2
+"""Most room of the name of a bar that lies, and of one that stands."""
 DARK = 0.55
 """Brightness of a colour below which text on it is white."""
 
@@ -52,44 +54,55 @@ def stage_breakdown(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     share, upright = flag(options, "share"), choice(options, "direction", DIRECTIONS) == "vertical"
     columns = _columns(table, listed(options.get("metric", options.get("columns", DEFAULT))))
     x = main_axis(options)
-    table, axes = over_seeds(table, options["axes"], columns, (x,))
+    table, axes = over_seeds(_filled(table, columns), options["axes"], columns, (x,))
     columns, table = _largest(table, columns, count(options, "largest"))
     whole = labels.together([column for column in columns if column != REST])
     names = [column if column == REST else labels.member(column) for column in columns]
     parts = parts_of(table, [axis for axis in axes if axis != x], labels)
     groups = list(table[x].unique()) if x else [None]
     bars = [labels.value(x, value) if x else "" for value in groups]
-    title = f"Share of {whole.name[:1].lower()}{whole.name[1:]} (%)" if share else str(whole)
+    along = f"Share of {whole.name[:1].lower()}{whole.name[1:]} (%)" if share else str(whole)
+    across = str(labels.column(x)) if x else ""
 
-    long, across = PANEL_INCHES, BAR_INCHES * len(groups) + 0.6
-    room = CHARACTER_INCHES * max(map(len, bars))
-    if upright:
-        across = max(2.4, len(groups) * max(BAR_INCHES * 1.3, min(room, 1.2) + 0.25))
-    else:
-        long += min(room, 2.0)
-    width, height = (across, long) if upright else (long, max(1.4, across))
+    width, height = _size(bars, upright)
     figure, panels, per_row = grid(len(parts), width, height, sharex=not upright, sharey=True)
-    heights = [_heights(points, x, groups, columns, whole.factor, share) for _, points in parts]
-    longest = max(float(np.nansum(stack, axis=0).max(initial=0.0)) for stack in heights)
-    for panel, part, stack in zip(panels, parts, heights, strict=True):
-        _draw_stack(panel, stack, names, upright, share, longest, PANEL_INCHES - 0.6)
-        (panel.set_ylim if upright else panel.set_xlim)(0, (longest or 1) * (1 if share else 1.13))
+    stacks = [_heights(points, x, groups, columns, whole.factor, share) for _, points in parts]
+    longest = max(float(np.nansum(stack, axis=0).max(initial=0.0)) for stack in stacks) or 1.0
+    scale = _Scale(upright, share, longest)
+    for panel, part, stack in zip(panels, parts, stacks, strict=True):
+        _draw_segments(panel, stack, names, scale)
+        _write_ends(panel, stack, scale)
+        _name_bars(panel, bars, upright)
         panel.set_title(wrapped(part.title, width))
-        _name_bars(panel, bars, upright, 1.2 if upright else 2.0)
-        (panel.set_xlabel if upright else panel.set_ylabel)("")
-        if not upright:
-            panel.set_xlabel(wrapped(title, width))
+        panel.set_xlabel(wrapped(across if upright else along, width))
+        (panel.set_ylim if upright else panel.set_xlim)(0, longest * (1 if share else 1.13))
         set_ticks(panel.yaxis if upright else panel.xaxis, None)
     for panel in panels[::per_row]:
-        if upright:
-            panel.set_ylabel(wrapped(title, height - 0.4))
-        elif x:
-            panel.set_ylabel(wrapped(str(labels.column(x)), height))
-    if upright and x:
-        for panel in panels:
-            panel.set_xlabel(str(labels.column(x)))
+        panel.set_ylabel(wrapped(along if upright else across, height - 0.4))
     handles, entries = panels[0].get_legend_handles_labels()
     return finish(figure, options, handles, entries)
+
+
+class _Scale(NamedTuple):
+    """How bars are drawn: which way, as shares or not, and the longest of all panels in the shown unit."""
+
+    upright: bool
+    share: bool
+    longest: float
+
+
+def _size(bars: Sequence[str], upright: bool) -> tuple[float, float]:
+    """Width and height of a panel, inches."""
+    room = CHARACTER_INCHES * max(map(len, bars))
+    if upright:
+        return max(2.4, len(bars) * max(BAR_INCHES * 1.3, min(room, UPRIGHT_NAME_INCHES) + 0.25)), PANEL_INCHES
+    return PANEL_INCHES + min(room, NAME_INCHES), max(1.4, BAR_INCHES * len(bars) + 0.6)
+
+
+def _filled(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The table with 0 for a number that is missing beside others, as a stage that a policy does not have."""
+    present = table[list(columns)].notna().any(axis=1)
+    return table.assign(**{column: table[column].where(table[column].notna() | ~present, 0) for column in columns})
 
 
 def _columns(table: pd.DataFrame, stated: Sequence[Any]) -> list[str]:
@@ -142,39 +155,42 @@ def _heights(
     return stack
 
 
-def _draw_stack(
-    panel: Axes, stack: FloatArray, names: Sequence[str], upright: bool, share: bool, longest: float, inches: float
-) -> None:
-    places, bottom = np.arange(stack.shape[1]), np.zeros(stack.shape[1])
+def _draw_segments(panel: Axes, stack: FloatArray, names: Sequence[str], scale: _Scale) -> None:
+    """Bars with a number in every segment that has room for it."""
+    places, start = np.arange(stack.shape[1]), np.zeros(stack.shape[1])
     for index, (name, values) in enumerate(zip(names, np.nan_to_num(stack), strict=True)):
         look = filling(index) | {"linewidth": 0.4, "label": name}
-        if upright:
-            panel.bar(places, values, THICKNESS, bottom=bottom, **look)
+        if scale.upright:
+            panel.bar(places, values, THICKNESS, bottom=start, **look)
         else:
-            panel.barh(places, values, THICKNESS, left=bottom, **look)
-        for place, start, value in zip(places, bottom, values, strict=True):
+            panel.barh(places, values, THICKNESS, left=start, **look)
+        colour = PALETTE[index % len(PALETTE)]
+        font: dict[str, Any] = {"color": "white" if np.mean(to_rgb(colour)) < DARK else INK, "fontsize": 6.5}
+        for place, middle, value in zip(places, start + values / 2, values, strict=True):
             text = short_number(value)
-            needed = 0.14 if upright else SMALL_LETTER * (len(text) + 1)
-            if longest and value / longest * inches > needed:
-                middle = (place, start + value / 2) if upright else (start + value / 2, place)
-                white = np.mean(to_rgb(PALETTE[index % len(PALETTE)])) < DARK
-                halo = [withStroke(linewidth=2.5, foreground=PALETTE[index % len(PALETTE)])]
-                ink = "white" if white else INK
-                panel.annotate(text, middle, ha="center", va="center", fontsize=6.5, color=ink, path_effects=halo)
-        bottom += values
-    for place, end, values in zip(places, bottom, stack.T, strict=True):
-        missing = bool(np.isnan(values).all())
-        text = "n/a" if missing else "" if share else short_number(end)
-        where, offset = ((place, end), (0, 2)) if upright else ((end, place), (3, 0))
+            room = value / scale.longest * (PANEL_INCHES - 0.6)
+            if room > (SMALL_LINE if scale.upright else SMALL_LETTER * (len(text) + 1)):
+                where = (place, middle) if scale.upright else (middle, place)
+                halo = [withStroke(linewidth=2.5, foreground=colour)]
+                panel.annotate(text, where, ha="center", va="center", path_effects=halo, **font)
+        start += values
+
+
+def _write_ends(panel: Axes, stack: FloatArray, scale: _Scale) -> None:
+    """The sum at the end of every bar (100 % goes without saying), n/a where there is none."""
+    for place, values in enumerate(stack.T):
+        missing, end = bool(np.isnan(values).all()), float(np.nansum(values))
+        text = "n/a" if missing else "" if scale.share else short_number(end)
+        where, offset = ((place, end), (0, 2)) if scale.upright else ((end, place), (3, 0))
         panel.annotate(
             text, where, offset, textcoords="offset points", fontsize=7, color=FAINT,
-            ha="center" if upright else "left", va="bottom" if upright else "center",
+            ha="center" if scale.upright else "left", va="bottom" if scale.upright else "center",
         )  # fmt: skip
 
 
-def _name_bars(panel: Axes, bars: Sequence[str], upright: bool, room: float) -> None:
+def _name_bars(panel: Axes, bars: Sequence[str], upright: bool) -> None:
     axis = panel.xaxis if upright else panel.yaxis
-    names = [wrapped(name, room) for name in bars]
+    names = [wrapped(name, UPRIGHT_NAME_INCHES if upright else NAME_INCHES) for name in bars]
     if upright:
         panel.set_xticks(range(len(names)), names)
     else:
