@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable
 
 
@@ -15,3 +16,13 @@ def suggestion(name: str, allowed: Iterable[str]) -> str:
     names = sorted(allowed)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"allowed: {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def dotted_suggestion(name: str, allowed: Iterable[str], most: int = 3) -> str:
+    """As :func:`suggestion`; of more than ``most`` names with the same first part there is ``"part.*"``, unless it is that of ``name``."""
+    names = list(allowed)
+    sizes = Counter(known.partition(".")[0] for known in names)
+    sizes[name.partition(".")[0]] = 0
+    short = {known if sizes[known.partition(".")[0]] <= most else f"{known.partition('.')[0]}.*" for known in names}
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"allowed: {', '.join(sorted(short))}" + (f"; did you mean {near[0]}?" if near else "")

@@ -321,7 +321,7 @@ def test_results_command_shows_labels_names_and_derived_columns(
     sweep(file, tmp_path / "out", workers=1, run_point=fake)
     _, out, _ = run(capsys, "results", tmp_path / "out")
     assert "NeuPIMs | dual" in out
-    assert re.search(r"pim +16 +0\.032 +80\.000 +0\.2 ", out)
+    assert re.search(r"pim +16 +0\.032 +0\.1 +0\.2 ", out)
 
 
 # --- figures of others, ratios between points ---

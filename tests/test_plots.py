@@ -98,7 +98,8 @@ def test_command_prints_the_files(directory: Path, tmp_path: Path, capsys: pytes
     [
         (
             ["--kind", "thruput_bars"],
-            "unknown plot 'thruput_bars'; allowed: lines, throughput_bars; did you mean throughput_bars?",
+            "unknown plot 'thruput_bars'; allowed: ablation, lines, pareto, roofline, speedup, stage_breakdown, "
+            "throughput_bars, tornado, utilization; did you mean throughput_bars?",
         ),
         (["--metric", "block_cycle"], "did you mean block_cycles?"),
         (["--metric", "system"], "no number"),

@@ -14,7 +14,7 @@ from neupims_sim.config.files import label
 
 
 class Kind(StrEnum):
-    """What can be listed; all but policies (and the operator kinds of traces) are folders of ``configs``."""
+    """What can be listed; all but plots and policies (with the operator kinds of traces) are folders of ``configs``."""
 
     systems = "systems"
     models = "models"
@@ -22,11 +22,15 @@ class Kind(StrEnum):
     npu = "npu"
     workloads = "workloads"
     presets = "presets"
+    plots = "plots"
     policies = "policies"
 
 
 def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")], json: JsonOption = False) -> None:
-    """List what a configuration can name: files of a folder of configs, or registered policies."""
+    """List what a configuration can name: files of a folder of configs, or registered policies; and plots."""
+    if kind is Kind.plots:
+        _list_plots(json)
+        return
     if kind is Kind.policies:
         from neupims_sim.simulation import POLICIES  # here, because the simulator is slow to load
         from neupims_sim.trace import KINDS
@@ -42,3 +46,14 @@ def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")], json
         print_json(files)
     else:
         print_table(("name", "file"), files.items())
+
+
+def _list_plots(json: bool) -> None:
+    """Each plot with the first line of its documentation."""
+    from neupims_sim.plots import PLOTS  # here, because Matplotlib is slow to load
+
+    plots = {name: (PLOTS[name].__doc__ or "").strip().partition("\n")[0].rstrip(".") for name in PLOTS}
+    if json:
+        print_json(plots)
+    else:
+        print_table(("name", "shows"), plots.items())

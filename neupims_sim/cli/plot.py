@@ -12,8 +12,10 @@ from neupims_sim.errors import InputError
 
 def plot(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders of sweeps.")],
-    kind: Annotated[str | None, typer.Option(help="Which plot, e.g. throughput_bars; else the sweep file's.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Column of points.csv to show; else the sweep file's.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Which plot (`list plots` shows them); else the sweep file's.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Number of the results to show; else the sweep file's.")] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="A pdf, png or svg file; else DIR/<kind>.pdf and .png."),

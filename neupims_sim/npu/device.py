@@ -6,6 +6,7 @@ scratchpad has room, so that the next tile (or the next operator's weights) arri
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
@@ -127,6 +128,8 @@ class Npu:
         self._observe = observe
         self.arrays = Unit(env)
         self.vectors = Unit(env)
+        self.moved_bytes: Counter[str] = Counter()
+        """Through the DMA, both ways, by name of the operator."""
         self._loader = simpy.PriorityResource(env)
         self._scratchpad = simpy.Container(env, capacity=config.scratchpad_bytes, init=config.scratchpad_bytes)
 
@@ -139,6 +142,7 @@ class Npu:
         if self.config.dma_transfer_latency_cycles:
             yield self.env.timeout(self.config.dma_transfer_latency_cycles)
         yield self._memory.transfer(kind, address, size_bytes)
+        self.moved_bytes[name] += size_bytes
         self._observe("DMA read" if kind == READ else "DMA write", name, start, int(self.env.now))
 
     def gemm(

@@ -1,14 +1,17 @@
 """From a results folder to files with a picture.
 
-A plot is a function ``(table, options) -> Figure`` with ``@PLOTS.register("name")``, in a module of this package. ``table``
-has one row per finished point (see `neupims_sim.sweeps.store`). ``options`` are those of the sweep file's ``plot``, and
-``axes`` (names of the table's columns that are axes, in order), ``labels`` (what to call columns and values,
-`neupims_sim.sweeps.Labels`), ``metric`` (if one is asked for) and ``title``.
+A plot is a function ``(table, options) -> Figure``, with ``@PLOTS.register("name")`` in a module of this package, or anywhere
+else (``kind: package.module:function``). ``table``
+has one row per finished point: the columns of ``points.csv`` (see `neupims_sim.sweeps.store`) and, where the folder has the
+store, every other number and text of ``result.json`` under its dotted key. ``options`` are those of the sweep file's ``plot``,
+and ``axes`` (names of the table's columns that are axes, in order), ``labels`` (what to call columns and values,
+`neupims_sim.sweeps.Labels`), ``metric`` (if one is asked for) and ``title``. ``neupims_sim.testing.check_plot`` tests it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from neupims_sim.config.files import label
-from neupims_sim.errors import InputError, suggestion
+from neupims_sim.errors import InputError
 from neupims_sim.plots.files import check_format, save_figure
+from neupims_sim.plots.options import chosen_points
 from neupims_sim.plots.style import STYLE
 from neupims_sim.registry import Registry
-from neupims_sim.sweeps import Sweep, load_results
+from neupims_sim.sweeps import Sweep, load_whole_results
 
 Plot = Callable[[pd.DataFrame, Mapping[str, Any]], Figure]
 PLOTS: Registry[Plot] = Registry("plot", package="neupims_sim.plots")
@@ -36,7 +40,7 @@ def draw(
     Parameters
     ----------
     directory: results folder of a sweep.
-    kind: a registered plot; all that the sweep file states unless given.
+    kind: a plot (`find_plot`); all that the sweep file states unless given.
     metric: the column to show; that of the sweep file, or else the plot's own choice, unless given.
     output: the file to write (pdf, png or svg); ``DIRECTORY/<kind>.pdf`` and ``.png`` unless given. If there are several
         plots, each file's name ends in ``-1``, ``-2`` and so on.
@@ -44,7 +48,7 @@ def draw(
     directory = Path(directory)
     if output is not None:
         check_format(Path(output))
-    sweep, table = load_results(directory)
+    sweep, table = load_whole_results(directory)
     plots = stated_plots(sweep, kind)
     files = []
     for number, (name, stated) in enumerate(plots, start=1):
@@ -54,7 +58,7 @@ def draw(
         except InputError as error:
             raise InputError(f"{label(directory)}: {error}") from error
         ending = f"-{number}" if len(plots) > 1 else ""
-        default = [directory / f"{name}{suffix}" for suffix in (".pdf", ".png")]
+        default = [directory / f"{name.rpartition(':')[2]}{suffix}" for suffix in (".pdf", ".png")]
         for file in default if output is None else [Path(output)]:
             numbered = file.with_name(f"{file.stem}{ending}{file.suffix}")
             save_figure(figure, numbered)
@@ -65,8 +69,24 @@ def draw(
 def make_figure(sweep: Sweep, table: pd.DataFrame, kind: str, options: Mapping[str, Any]) -> Figure:
     """The figure of one plot; ``options`` are those that a sweep file states for it. Raises InputError if they do not fit."""
     known = {"axes": sweep.axes, "labels": sweep.shown_labels()}
+    chosen = chosen_points(table, options.get("where", {}))
+    stated = {name: value for name, value in options.items() if name != "where"}
     with mpl.rc_context(STYLE):
-        return PLOTS[kind](table, {"title": sweep.title, **options, **known})
+        return find_plot(kind)(chosen, {"title": sweep.title, **stated, **known})
+
+
+def find_plot(name: str) -> Plot:
+    """The plot of a registered name, or ``package.module:function``; raises InputError if there is none."""
+    if ":" not in name:
+        return PLOTS[name]
+    try:
+        plot = EntryPoint(name, name, "").load()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"plot.kind={name!r}: {error}; expected package.module:function") from None
+    if not callable(plot):
+        raise InputError(f"plot.kind={name!r}: not a function of a table and options")
+    found: Plot = plot
+    return found
 
 
 def stated_plots(sweep: Sweep, kind: str | None = None) -> list[tuple[str, dict[str, Any]]]:
@@ -80,26 +100,3 @@ def stated_plots(sweep: Sweep, kind: str | None = None) -> list[tuple[str, dict[
     if kind is not None:
         stated = [plot for plot in stated if plot[0] == kind]
     return stated or [(kind or DEFAULT_KIND, {})]
-
-
-def check_options(options: Mapping[str, Any], allowed: Collection[str]) -> None:
-    """Raise InputError if a plot is given an option that it does not have."""
-    for name, value in options.items():
-        if name not in (*allowed, "axes", "labels", "title", "metric"):
-            raise InputError(f"plot.{name}={value!r}: unknown option; {suggestion(name, allowed)}")
-
-
-def column(table: pd.DataFrame, name: str, key: str) -> str:
-    """``name`` if the table has such a column; ``key`` is the option that names it."""
-    if name not in table.columns:
-        allowed = [str(known) for known in table.columns if known not in ("point", "status", "error")]
-        raise InputError(f"{key}={name!r}: no such column in points.csv; {suggestion(name, allowed)}")
-    return name
-
-
-def numbers(table: pd.DataFrame, name: str, key: str) -> pd.Series[float]:
-    """A column of numbers; raises InputError if it holds something else, or nothing."""
-    values = table[column(table, name, key)]
-    if not pd.api.types.is_numeric_dtype(values) or values.isna().all():
-        raise InputError(f"{key}={name!r}: no number in this column of points.csv")
-    return values.astype(float)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,20 +11,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import (
-    AutoLocator,
-    FixedLocator,
-    FuncFormatter,
-    Locator,
-    LogLocator,
-    MaxNLocator,
-    NullLocator,
-)
+from matplotlib.ticker import AutoLocator, FixedLocator, Locator, MaxNLocator
 
 from neupims_sim.errors import InputError, suggestion
-from neupims_sim.plots.drawing import PLOTS, check_options, column, numbers
+from neupims_sim.plots.drawing import PLOTS
+from neupims_sim.plots.frame import finish, log_locator, set_ticks
+from neupims_sim.plots.options import axis_option, check_options, choice, flag, listed, numbers
+from neupims_sim.plots.repeats import half_width, over_seeds
 from neupims_sim.plots.style import FAINT, INK, PALETTE
-from neupims_sim.plots.text import CHARACTER_INCHES, SUPERTITLE_INCHES, legend_columns, plain_number, wrapped
+from neupims_sim.plots.text import CHARACTER_INCHES, plain_number, wrapped
 from neupims_sim.sweeps import Labels
 
 PANEL_INCHES = (3.0, 2.4)
@@ -46,6 +40,7 @@ class Layout(NamedTuple):
     style: str | None
     panels: str | None
     log: str
+    ideal: bool
 
 
 class Line(NamedTuple):
@@ -64,14 +59,20 @@ def lines(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     Options: ``x`` (a column of numbers; the last axis unless given), ``y`` (a column, or a list with a row of panels each),
     ``hue`` (axis with one colour per value), ``style`` (axis with one kind of line and marker per value), ``panels`` (axis
     with one panel per value), ``log`` (``"x"``, ``"y"``, ``"xy"``), ``bound`` (a column in the unit of the first y, drawn grey
-    and dashed; or a list with a column or null for each y), ``title``. Values are in the order of the table. A missing number,
-    or one that a logarithmic axis cannot show, breaks its line.
+    and dashed; or a list with a column or null for each y), ``ideal`` (true: from the first point of every line a dotted one that
+    grows as x does), ``title``. Values are in the order of the table. A missing number, or one that a logarithmic axis cannot
+    show, breaks its line. Points that differ in their seed only are one point, their mean, in a band that is the 95 % confidence
+    interval of the mean.
     """
     layout = _layout(table, options)
     labels: Labels = options["labels"]
-    table = table.drop_duplicates(list(options["axes"]))
-    _check_points(table, layout, options["axes"])
+    bounds = [bound for bound in layout.bounds if bound is not None]
+    places = (layout.x, layout.hue, layout.style, layout.panels)
+    averaged = [name for name in (layout.x, *layout.ys, *bounds) if name not in options["axes"]]
+    table, axes = over_seeds(table, options["axes"], averaged, places)
+    _check_points(table, layout, axes)
     table = _with_bounds(table, layout, labels)
+    table = _with_half_widths(table, layout, labels)
     table = table.assign(**{name: _shown(table, name, layout, labels) for name in (layout.x, *layout.ys)})
     parts = list(table.groupby(layout.panels, sort=False)) if layout.panels else [(None, table)]
 
@@ -82,6 +83,8 @@ def lines(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     lines = _lines(table, layout)
     for row, (y, bound) in enumerate(zip(layout.ys, layout.bounds, strict=True)):
         for panel, (_, part) in zip(grid[row], parts, strict=True):
+            if layout.ideal:
+                _draw_ideals(panel, part, layout, y)
             _draw_lines(panel, part, layout, y, lines)
             if bound is not None:
                 _draw_bounds(panel, part, layout, _bound_of(y))
@@ -95,23 +98,19 @@ def lines(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
         panel.set_xlabel(wrapped(str(labels.column(layout.x)), PANEL_INCHES[0]))
     _scale_x(grid[0][0], table[layout.x], "x" in layout.log)
 
-    figure.suptitle(wrapped(options["title"], width, SUPERTITLE_INCHES) if options["title"] else "")
     handles = _legend(table, layout, lines, labels)
-    if handles:
-        names = [str(handle.get_label()) for handle in handles]
-        figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns(names, width))
-    return figure
+    return finish(figure, options, handles, [str(handle.get_label()) for handle in handles])
 
 
 def _layout(table: pd.DataFrame, options: Mapping[str, Any]) -> Layout:
-    check_options(options, ("x", "y", "hue", "style", "panels", "log", "bound"))
+    check_options(options, ("x", "y", "hue", "style", "panels", "log", "bound", "ideal"))
     axes = list(options["axes"])
     x = options.get("x", axes[-1] if axes else None)
     y = options.get("metric", options.get("y"))
     for key, value in (("x", x), ("y", y)):
         if value is None or value == []:
             raise InputError(f"plot.{key} is missing; {suggestion('', map(str, table.columns))}")
-    ys = y if isinstance(y, list) else [y]
+    ys = listed(y)
     bound = None if "metric" in options else options.get("bound")
     bounds = bound if isinstance(bound, list) else [bound, *[None] * (len(ys) - 1)]
     if len(bounds) != len(ys):
@@ -121,20 +120,9 @@ def _layout(table: pd.DataFrame, options: Mapping[str, Any]) -> Layout:
     for bound in bounds:
         if bound is not None:
             numbers(table, bound, "plot.bound")
-    log = options.get("log", "")
-    if log not in LOGS:
-        raise InputError(f"plot.log={log!r}: not an option; {suggestion(str(log), map(repr, LOGS))}")
-    hue, style, panels = (_axis(table, options, key) for key in ("hue", "style", "panels"))
-    return Layout(x, ys, bounds, hue, style, panels, log)
-
-
-def _axis(table: pd.DataFrame, options: Mapping[str, Any], key: str) -> str | None:
-    name = options.get(key)
-    if name is None:
-        return None
-    if name not in options["axes"]:
-        raise InputError(f"plot.{key}={name!r}: no such axis; {suggestion(str(name), options['axes'])}")
-    return column(table, name, f"plot.{key}")
+    log = choice(options, "log", LOGS)
+    hue, style, panels = (axis_option(options, key) for key in ("hue", "style", "panels"))
+    return Layout(x, ys, bounds, hue, style, panels, log, flag(options, "ideal"))
 
 
 def _check_points(table: pd.DataFrame, layout: Layout, axes: Sequence[str]) -> None:
@@ -168,6 +156,12 @@ def _with_bounds(table: pd.DataFrame, layout: Layout, labels: Labels) -> pd.Data
             values = table[bound].astype(float) * labels.column(y).factor
             table = table.assign(**{_bound_of(y): values.where(values > 0) if "y" in layout.log else values})
     return table
+
+
+def _with_half_widths(table: pd.DataFrame, layout: Layout, labels: Labels) -> pd.DataFrame:
+    """The table with how sure each y is in the unit that it is shown in."""
+    widths = {half_width(y): table[half_width(y)] * labels.column(y).factor for y in layout.ys if y != layout.x}
+    return table.assign(**widths)
 
 
 def _bound_of(y: str) -> str:
@@ -211,6 +205,25 @@ def _draw_lines(panel: Axes, part: pd.DataFrame, layout: Layout, y: str, lines: 
         if key in groups:
             points = groups[key]
             panel.plot(points[layout.x], points[y], color=line.colour, **_drawn(line))
+            if half_width(y) in points and points[half_width(y)].notna().any():
+                low, high = points[y] - points[half_width(y)], points[y] + points[half_width(y)]
+                if "y" in layout.log:
+                    low = low.where(low > 0, points[y] / 2)
+                panel.fill_between(points[layout.x], low, high, color=line.colour, alpha=0.2, linewidth=0)
+
+
+def _draw_ideals(panel: Axes, part: pd.DataFrame, layout: Layout, y: str) -> None:
+    """For every line, what it would be if it grew as x does from its first point on; each different one once."""
+    drawn: list[tuple[float, float]] = []
+    for _, points in _groups(part, layout):
+        known = points[(points[layout.x] > 0) & points[y].notna()]
+        if len(known) < 2:
+            continue
+        x, first = known[layout.x].to_numpy(), float(known[y].iloc[0])
+        slope = first / x[0], x[0]
+        if slope not in drawn:
+            drawn.append(slope)
+            panel.plot(x, first * x / x[0], **_IDEAL)
 
 
 def _draw_bounds(panel: Axes, part: pd.DataFrame, layout: Layout, bound: str) -> None:
@@ -223,6 +236,7 @@ def _draw_bounds(panel: Axes, part: pd.DataFrame, layout: Layout, bound: str) ->
             panel.plot(values[layout.x], values[bound], **_BOUND)
 
 
+_IDEAL: dict[str, Any] = {"color": FAINT, "linestyle": (0, (1, 2)), "linewidth": 1.0, "zorder": 1.4}
 _BOUND: dict[str, Any] = {"color": FAINT, "linestyle": (0, (4, 3)), "linewidth": 1.0, "zorder": 1.5}
 
 
@@ -241,6 +255,8 @@ def _legend(table: pd.DataFrame, layout: Layout, lines: Mapping[Any, Line], labe
             handles.append(Line2D([], [], color=colour, **_drawn(line), label=_entry(labels, layout.style, style)))
     if any(layout.bounds):
         handles.append(Line2D([], [], **_BOUND, label="bound"))
+    if layout.ideal:
+        handles.append(Line2D([], [], **_IDEAL, label="proportional to x"))
     return handles
 
 
@@ -266,8 +282,8 @@ def _scale_x(panel: Axes, values: pd.Series[float], log: bool) -> None:
     if len(distinct) <= FEW_TICKS:
         locator: Locator = FixedLocator(_apart(distinct, log))
     else:
-        locator = _log_locator(distinct[0], distinct[-1]) if log else MaxNLocator(5)
-    _set_ticks(panel.xaxis, locator)
+        locator = log_locator(distinct[0], distinct[-1]) if log else MaxNLocator(5)
+    set_ticks(panel.xaxis, locator)
 
 
 def _apart(values: np.ndarray[Any, Any], log: bool) -> list[float]:
@@ -292,28 +308,14 @@ def _scale_y(panel: Axes, values: pd.Series[float], log: bool) -> None:
     if not log:
         if low >= 0:
             panel.set_ylim(bottom=0)
-        _set_ticks(panel.yaxis, AutoLocator())
+        set_ticks(panel.yaxis, AutoLocator())
         return
     panel.set_yscale("log")
     _centre(panel.set_ylim, values)
-    _set_ticks(panel.yaxis, _log_locator(low, high))
+    set_ticks(panel.yaxis, log_locator(low, high))
 
 
 def _centre(set_limits: Callable[[float, float], object], values: pd.Series[float]) -> None:
     """Put a single value into the middle of a logarithmic axis."""
     if values.min() == values.max():
         set_limits(values.min() / 10, values.max() * 10)
-
-
-def _set_ticks(axis: Any, locator: Locator) -> None:
-    axis.set_major_locator(locator)
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
-
-
-def _log_locator(low: float, high: float) -> Locator:
-    """Ticks on a logarithmic axis, of which a short range has some, too."""
-    decades = math.log10(high / low)
-    if 0 < decades < 0.7:
-        return MaxNLocator(4)
-    return LogLocator(subs=(1, 2, 5) if decades < 2 else (1, 3) if decades < 3.5 else (1,), numticks=8)

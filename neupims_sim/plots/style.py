@@ -10,6 +10,9 @@ and, because lines of it are hard to see, without yellow."""
 INK = "#222222"
 FAINT = "#6B6B6B"
 
+HATCHES = ("", "////", "", "\\\\\\\\", "", "....", "xxxx", "")
+"""Of areas, beside their colour: neighbours that would be the same grey on paper differ."""
+
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
@@ -25,7 +28,9 @@ STYLE: dict[Any, Any] = {
     "axes.grid.axis": "y",
     "grid.color": "#E0E0E0",
     "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.5,
     "text.color": INK,
+    "text.parse_math": False,  # a dollar sign in a name is one
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
@@ -39,3 +44,14 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "neupims_sim",
 }
 """Matplotlib settings under which every figure is made and written."""
+
+
+def filling(index: int) -> dict[str, Any]:
+    """The look of the area number ``index``; colours that come round again have another hatch."""
+    turn, place = divmod(index, len(PALETTE))
+    return {
+        "color": PALETTE[place],
+        "hatch": HATCHES[(place + turn) % len(HATCHES)],
+        "edgecolor": "white",
+        "linewidth": 0,
+    }

@@ -38,8 +38,8 @@ def _exponent(text: str) -> str:
 
 
 def wrapped(text: str, inches: float, character: float = CHARACTER_INCHES) -> str:
-    """Text in lines of at most ``inches``; words stay whole."""
-    return textwrap.fill(text, max(8, int(inches / character)), break_long_words=False, break_on_hyphens=False)
+    """Text in lines of at most ``inches``; only words longer than a line are broken."""
+    return textwrap.fill(text, max(8, int(inches / character)), break_on_hyphens=False)
 
 
 def legend_columns(names: Sequence[str], inches: float) -> int:

@@ -33,7 +33,7 @@ from neupims_sim.report.content import (
 from neupims_sim.report.figures import draw_all
 from neupims_sim.report.prose import read_prose
 from neupims_sim.report.timelines import find_timelines
-from neupims_sim.sweeps import Labels, Sweep, load_results
+from neupims_sim.sweeps import Labels, Sweep, load_results, load_whole_results
 from neupims_sim.sweeps.database import FILE, Reader, Run
 from neupims_sim.sweeps.points import place_text
 from neupims_sim.sweeps.store import count_other_code
@@ -109,7 +109,7 @@ def read_sweep_page(directory: Path, output: Path) -> SweepPage:
         prose=prose.text if prose else Markup(),
         facts=_summary(sweep, table, runs, configs),
         warnings=_warnings(directory, sweep, table, runs),
-        figures=draw_all(sweep, table),
+        figures=draw_all(*load_whole_results(directory)),
         pivots=[_pivot(i, pivot) for i, pivot in enumerate(pivot_tables(sweep, table), start=1)],
         points=_points(sweep, table, labels, configs),
         failed=f"{len(failed):,}",

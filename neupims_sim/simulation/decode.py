@@ -19,7 +19,7 @@ from neupims_sim.npu import softmax_occupancy, vector_cycles
 from neupims_sim.npu.device import WRITE, Region
 from neupims_sim.simulation.device import Device, Process, SimEvent
 from neupims_sim.simulation.operators import OperatorRunner, timed
-from neupims_sim.trace import Operator, Tensor, Trace
+from neupims_sim.trace import Operator, Tensor, Trace, flops
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -62,6 +62,13 @@ class Phases:
             if operator.request is not None and operator.op == "attention_logits"
         }
 
+    def attention_flops(self) -> dict[str, list[int]]:
+        """FLOPs of each operator of the attention, by its name, request by request."""
+        found: dict[str, list[int]] = {}
+        for operator in self.attention:
+            found.setdefault(operator.name, []).append(flops(operator))
+        return found
+
 
 class SubBatchRun:
     """A sub-batch on a device: starts its phases and tells when they end.
@@ -96,6 +103,7 @@ class SubBatchRun:
         self._requests = list(requests)
         self._channels = list(channels)
         self._contexts = list(phases.context_tokens().values())
+        self._attention_flops = phases.attention_flops()
         bandwidth = device.memory.capabilities.peak_bytes_per_cycle
         block_input, block_output = phases.before[0].inputs[0], phases.after[-1].outputs[0]
         options = (config.npu, config.mapping, bandwidth)
@@ -144,7 +152,7 @@ class SubBatchRun:
             region = self._run.region(self._attended)
             yield self._npu.transfer(WRITE, *region.take(self._attended.bytes), "attention")
         self._device.seen.npu_macs += plan.macs
-        self._run.record(layer, "attention", "systolic arrays", start, plan.macs)
+        self._run.record(layer, "attention", "systolic arrays", start, plan.macs, flops=2 * plan.macs)
 
     def _pim_attention(self, layer: int) -> Process:
         """Logits in PIM, softmax on the vector units, attend in PIM, per request or all requests step by step."""
@@ -165,7 +173,7 @@ class SubBatchRun:
         yield from self._device.pim.run(
             channel, layout.logits_program(tokens, rows), (layer, self._index), releases.get(n)
         )
-        self._count_pim(layer, "logits", start, layout.logits_counts(tokens).dots, self._requests[n])
+        self._count_pim(layer, "logits", start, layout.logits_counts(tokens).dots, n)
         start = int(self._env.now)
         busy, latency = softmax_occupancy(self._config.npu.vector, rows=layout.heads, width=tokens)
         yield from self._npu.vector("softmax", busy, ready=self._env.event().succeed())
@@ -176,7 +184,8 @@ class SubBatchRun:
             yield self._device.write_row(channel, rows.probability, int(layout.probability_row_bytes(tokens).sum()))
         else:
             yield self._npu.transfer(WRITE, *self._probabilities.take(size), "softmax")
-        self._run.record(layer, "softmax", "vector units", start, 0, self._requests[n])
+        flops = self._attention_flops["softmax"][n]
+        self._run.record(layer, "softmax", "vector units", start, 0, self._requests[n], flops=flops)
 
     def _attend(self, n: int, layer: int, logits: SimEvent, releases: Mapping[int, Int64Array]) -> Process:
         if not logits.processed:
@@ -185,7 +194,7 @@ class SubBatchRun:
         rows = self._placement.rows(self._requests[n], layer)
         program, turn = layout.attend_program(tokens, rows), (layer, self._index)
         yield from self._device.pim.run(self._channels[n], program, turn, releases.get(n))
-        self._count_pim(layer, "attend", start, layout.attend_counts(tokens).dots, self._requests[n])
+        self._count_pim(layer, "attend", start, layout.attend_counts(tokens).dots, n)
         partial_sums = layout.segments(tokens) - 1
         if partial_sums:
             width = layout.heads * layout.head_size
@@ -213,5 +222,6 @@ class SubBatchRun:
     def _probability_bytes(self, tokens: int) -> int:
         return self._heads * tokens * self._config.npu.element_bytes
 
-    def _count_pim(self, layer: int, name: str, start: int, dots: int, request: int) -> None:
-        self._run.record(layer, name, "PIM", start, self._device.count_pim_macs(dots), request)
+    def _count_pim(self, layer: int, name: str, start: int, dots: int, n: int) -> None:
+        macs = self._device.count_pim_macs(dots)
+        self._run.record(layer, name, "PIM", start, macs, self._requests[n], flops=self._attention_flops[name][n])

@@ -86,6 +86,7 @@ class Device:
             self.npu.arrays.busy_cycles,
             self.npu.vectors.busy_cycles,
             self.seen.link_cycles,
+            self.seen.work.totals(self.npu.moved_bytes),
         )
 
     def write_row(self, channel: int, row: int, size_bytes: int) -> SimEvent:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,6 +171,11 @@ def _result(
         block_cycles=round(block_seconds * hertz),
         stages={},
         operator_cycles={name: round(count) for name, count in operator_cycles.items()},
+        operator_flops=_by_name(block, lambda timed: 2 * timed.kernel.macs or timed.kernel.vector_flops),
+        operator_bytes=_by_name(block, lambda timed: timed.bytes),
+        operator_busy_cycles=_by_name(block, lambda timed: timed.seconds * hertz),
+        operator_unit={timed.kernel.name: "GPU" for timed, _ in block},
+        peak={"npu_flops_per_s": gpu.peak_flops, "memory_bytes_per_s": gpu.bandwidth_gbps * 1e9},
         background={},
         interleaving="off",
         layers=layers,
@@ -183,6 +188,14 @@ def _result(
         config_hash=config_hash(config),
         observations=Observations(operators=_records([timed for timed, _ in block], hertz)),
     )
+
+
+def _by_name(block: Sequence[tuple[_Timed, int]], amount: Callable[[_Timed], float]) -> dict[str, int]:
+    """Sums over the kernels of each name."""
+    sums: defaultdict[str, float] = defaultdict(float)
+    for timed, times in block:
+        sums[timed.kernel.name] += times * amount(timed)
+    return {name: round(total) for name, total in sums.items()}
 
 
 def _records(block: Sequence[_Timed], hertz: float) -> list[OperatorRecord]:

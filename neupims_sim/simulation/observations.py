@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from neupims_sim.simulation.work import OperatorTally
+
 BACKGROUND_SEARCH = "background search"
 """Operator of searches that go on beside other work; their sub-batch is the number of their stream."""
 
@@ -43,6 +45,7 @@ class Observations:
 
     operators: list[OperatorRecord] = field(default_factory=list)
     phases: list[PhaseRecord] = field(default_factory=list)
+    work: OperatorTally = field(default_factory=OperatorTally)
     stages: list[tuple[str, int, int]] = field(default_factory=list)
     """(name, start, end) of every stage."""
     under_way: dict[int, str] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from neupims_sim.mapping.operators import AttentionWork, GemmWork, LinkWork, Vec
 from neupims_sim.npu.device import Region
 from neupims_sim.simulation.device import Device, Process, SimEvent
 from neupims_sim.simulation.observations import OperatorRecord, PhaseRecord
+from neupims_sim.simulation.work import work_flops
 from neupims_sim.trace import Tensor
 
 AddressOf = Callable[[Tensor, int], int]
@@ -62,8 +63,15 @@ class OperatorRunner:
         macs: int,
         request: int | None = None,
         operator: int | None = None,
+        *,
+        flops: int,
     ) -> None:
-        """Write down that an operator has just ended."""
+        """Write down that an operator has just ended; ``flops`` without the padding that ``macs`` of PIM includes."""
+        work = self.device.seen.work
+        work.done(name, unit, flops)
+        if unit == "PIM":
+            work.read_in_banks(name, macs * self.device.config.npu.element_bytes)
+            work.busy(name, start, self.device.now)
         self.device.seen.operators.append(
             OperatorRecord(layer, self.index, request, name, unit, start, self.device.now, macs, operator)
         )
@@ -107,7 +115,7 @@ class OperatorRunner:
             self.device.seen.npu_macs += macs
         start = max((cast(int, process.value) for process in dependencies), default=asked)
         name = "attention" if isinstance(work, AttentionWork) else work.operator.name
-        self.record(layer, name, unit, start, macs, work.operator.request, work.operator.id)
+        self.record(layer, name, unit, start, macs, work.operator.request, work.operator.id, flops=work_flops(work))
         return self.device.now
 
     def vector(self, work: VectorWork, ready: SimEvent) -> Process:

@@ -54,7 +54,8 @@ class PimPooling:
             macs += device.count_pim_macs(self.layout.counts(images).dots)
         pooled = operator.outputs[0]
         yield device.npu.transfer(WRITE, *runner.region(pooled).take(pooled.bytes), operator.name)
-        runner.record(repetition, operator.name, "PIM", start, macs, operator=operator.id)
+        flops = 2 * operator.inputs[0].elements
+        runner.record(repetition, operator.name, "PIM", start, macs, operator=operator.id, flops=flops)
 
     def _channel(self, operator: Operator, runner: OperatorRunner, channel: int, first: int, images: int) -> Process:
         """The images of one channel, from number ``first`` on: powers, tokens to the banks, sums in PIM, roots."""

@@ -36,6 +36,11 @@ class Result:
     block_cycles: int
     stages: Mapping[str, int]
     operator_cycles: Mapping[str, int]
+    operator_flops: Mapping[str, int]
+    operator_bytes: Mapping[str, int]
+    operator_busy_cycles: Mapping[str, int]
+    operator_unit: Mapping[str, str]
+    peak: Mapping[str, float]
     background: Mapping[str, float | None]
     interleaving: str
     layers: int

@@ -18,6 +18,7 @@ from neupims_sim.simulation.retrieval import simulate_retrieval
 from neupims_sim.simulation.sampling import mean_result, snapshot_seed
 from neupims_sim.simulation.timeline import Timeline
 from neupims_sim.simulation.totals import energy_joules, traffic_bytes, utilization
+from neupims_sim.simulation.work import peaks
 
 _WORKLOADS: Mapping[str, Callable[[Device], Outcome]] = {
     "llm": simulate_llm,
@@ -79,6 +80,11 @@ def _result(device: Device, outcome: Outcome) -> Result:
         block_cycles=round(block.cycle),
         stages=_stages(seen.stages) if outcome.stages is None else outcome.stages,
         operator_cycles=outcome.operator_cycles,
+        operator_flops=_rounded(block.operators.flops),
+        operator_bytes=_rounded(block.operators.bytes),
+        operator_busy_cycles=_rounded(block.operators.busy_cycles),
+        operator_unit=dict(seen.work.unit),
+        peak=peaks(config),
         background=outcome.background,
         interleaving=outcome.interleaving,
         layers=outcome.layers,
@@ -91,6 +97,10 @@ def _result(device: Device, outcome: Outcome) -> Result:
         config_hash=config_hash(config),
         observations=seen,
     )
+
+
+def _rounded(amounts: Mapping[str, float]) -> dict[str, int]:
+    return {name: round(amount) for name, amount in amounts.items()}
 
 
 def _stages(stages: Sequence[tuple[str, int, int]]) -> dict[str, int]:

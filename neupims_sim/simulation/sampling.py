@@ -30,7 +30,7 @@ def mean_result(results: Sequence[Result]) -> Result:
     first = results[0]
     if len(results) == 1:
         return first
-    others = ("snapshots", "throughput_ci95_per_s", "observations")
+    others = ("snapshots", "throughput_ci95_per_s", "operator_unit", "observations")
     names = [field.name for field in fields(Result) if field.name not in others]
     means = {name: _mean([getattr(result, name) for result in results]) for name in names}
     rates = [result.throughput_per_s for result in results]

@@ -154,7 +154,9 @@ class PimSearch:
         query.channels_left -= 1
         if not query.channels_left:
             start = max(cast(int, query.written.value), self._last_end)
-            self._runner.record(self._searched, self._name, "PIM", start, device.count_pim_macs(self.dots))
+            flops = 2 * sum(self._vectors.values()) * self._layout.dimensions
+            macs = device.count_pim_macs(self.dots)
+            self._runner.record(self._searched, self._name, "PIM", start, macs, flops=flops)
             self._searched += 1
             self._last_end = device.now
             query.done.succeed()

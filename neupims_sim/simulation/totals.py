@@ -10,6 +10,7 @@ from neupims_sim.config import Config
 from neupims_sim.memory.device import Counters
 from neupims_sim.memory.energy import memory_energy_joules
 from neupims_sim.npu.energy import npu_energy_joules
+from neupims_sim.simulation.work import OperatorTotals
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Totals:
     array_cycles: float
     vector_cycles: float
     link_cycles: float
+    operators: OperatorTotals
 
     def plus(self, first: Totals, last: Totals, times: float) -> Totals:
         """These totals and ``times`` what was done from ``first`` to ``last``."""

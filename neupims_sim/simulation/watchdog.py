@@ -68,6 +68,7 @@ class Watchdog(MemoryModel):
     def busy(self, lane: str, name: str, start: int, end: int) -> None:
         """A unit of the NPU has worked (``npu.device.BusyObserver``)."""
         self._last_progress = int(self.env.now)
+        self._seen.work.busy(name, start, end)
         if lane == "link":
             self._seen.link_cycles += end - start
         if self._timeline is not None:

@@ -8,7 +8,7 @@ from neupims_sim.sweeps.labels import Label, Labels, value_label
 from neupims_sim.sweeps.points import Point, expand
 from neupims_sim.sweeps.reading import read_sweep
 from neupims_sim.sweeps.running import Progress, sweep
-from neupims_sim.sweeps.store import load_results
+from neupims_sim.sweeps.store import load_results, load_whole_results
 
 __all__ = [
     "Label",
@@ -19,6 +19,7 @@ __all__ = [
     "Sweep",
     "expand",
     "load_results",
+    "load_whole_results",
     "read_sweep",
     "sweep",
     "value_label",

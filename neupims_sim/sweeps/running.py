@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from neupims_sim.config.files import label, read_text
-from neupims_sim.errors import InputError, suggestion
+from neupims_sim.errors import InputError, dotted_suggestion
 from neupims_sim.simulation import environment
 from neupims_sim.sweeps.cluster import execute_on_cluster
 from neupims_sim.sweeps.database import Place, Row, Store
@@ -219,4 +219,4 @@ def _check_metrics(definition: Sweep, rows: Iterable[Row], source: str) -> None:
             return
     if known:
         metric = next(metric for metric in definition.metrics if metric not in known)
-        raise InputError(f"{source}: metrics: {metric!r}: in no result; {suggestion(metric, known)}")
+        raise InputError(f"{source}: metrics: {metric!r}: in no result; {dotted_suggestion(metric, known)}")

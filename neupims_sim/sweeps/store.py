@@ -39,6 +39,20 @@ def load_results(directory: str | Path) -> tuple[Sweep, pd.DataFrame]:
     return sweep, parse_table(text)
 
 
+def load_whole_results(directory: str | Path) -> tuple[Sweep, pd.DataFrame]:
+    """As :func:`load_results`, with every other number and text of each ``result.json`` as further columns, by dotted key.
+
+    A folder without a store has the columns of ``points.csv`` only.
+    """
+    sweep, table = load_results(directory)
+    if not (Path(directory) / FILE).is_file():
+        return sweep, table
+    with Reader(Path(directory)) as reader:
+        found = {row.hash: scalars(row.result) for row in reader.rows()}
+    whole = pd.DataFrame([found.get(point, {}) for point in table["point"]], index=table.index)
+    return sweep, table.join(whole[[name for name in whole if name not in table]])
+
+
 def load_text(directory: str | Path) -> tuple[Sweep, str]:
     """The sweep file and the text of ``points.csv``, up to date, in a results folder; raises InputError if it is not one."""
     directory = Path(directory)

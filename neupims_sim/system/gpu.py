@@ -15,7 +15,7 @@ from typing import Literal
 from neupims_sim.config import GpuConfig, LinkConfig
 from neupims_sim.errors import InputError
 from neupims_sim.system.link import all_reduce_seconds
-from neupims_sim.trace import Operator, Role, Tensor, macs, read_bytes, write_bytes
+from neupims_sim.trace import Operator, Role, Tensor, flops, macs, read_bytes, write_bytes
 
 KernelClass = Literal["gemm", "attention", "elementwise", "all_reduce"]
 _ATTENTION = ("attention_logits", "softmax", "attention_attend")
@@ -35,6 +35,11 @@ class Kernel:
     def name(self) -> str:
         """Of the operator; ``attention`` for a fused one."""
         return "attention" if self.kind == "attention" else self.operators[0].name
+
+    @property
+    def vector_flops(self) -> int:
+        """FLOPs outside matrix products."""
+        return sum(map(flops, self.operators)) - 2 * self.macs
 
     @property
     def repeat(self) -> int:

@@ -1,0 +1,37 @@
+"""Points relative to one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+BETTER = ("higher", "lower")
+"""Which values of a metric are good."""
+
+
+def relative_to(
+    table: pd.DataFrame, axes: Sequence[str], axis: str, value: Any, metric: str, better: str
+) -> pd.Series[float]:
+    """How many times as good each point is as the one with ``value`` on ``axis`` and all else alike, the seed too.
+
+    metric / base where ``better`` is higher, base / metric where it is lower; NaN where one of the two is missing or the ratio
+    is not finite.
+    """
+    others = [name for name in axes if name != axis]
+    bases = table[table[axis] == value].drop_duplicates(others or None)
+    if others:
+        base = table[others].merge(bases[[*others, metric]], on=others, how="left")[metric].to_numpy(dtype=np.float64)
+    else:
+        base = np.full(len(table), bases[metric].iloc[0] if len(bases) else np.nan)
+    values = table[metric].to_numpy(dtype=np.float64)
+    with np.errstate(all="ignore"):
+        ratios = values / base if better == "higher" else base / values
+    return pd.Series(np.where(np.isfinite(ratios), ratios, np.nan), index=table.index)
+
+
+def ratio_label(metric: str, base: str, better: str) -> str:
+    """The label of an axis of such ratios: ``Throughput (× NPU-only)``, ``Cycles, how many times fewer (× NPU-only)``."""
+    return f"{metric} (× {base})" if better == "higher" else f"{metric}, how many times fewer (× {base})"
