@@ -342,7 +342,8 @@ def test_interrupted_sweep_keeps_what_has_finished(file: Path, tmp_path: Path) -
 def test_killed_sweep_keeps_finished_points_and_leaves_no_process(file: Path, tmp_path: Path, how: int) -> None:
     out = tmp_path / "out"
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import signal, sys; sys.path.insert(0, sys.argv[1])\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background inherits that it is ignored
         "from test_sweeps import slow_fake\n"
         "from neupims_sim.sweeps import sweep\n"
         "if __name__ == '__main__': sweep(sys.argv[2], sys.argv[3], 2, slow_fake)\n"

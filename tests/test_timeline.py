@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cli_cases import Captured, run
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from simulation_cases import small
 from test_vision_simulation import RETRIEVAL, VIT
@@ -144,6 +144,7 @@ def test_the_validator_finds_slices_that_overlap(layer: tuple[list[Event], Resul
 
 
 @given(st.integers(0, 10**14))
+@example(1_001_000)  # 1.001 x 1000 is 1000.9999999999999
 def test_no_nanosecond_is_lost_to_rounding(picoseconds: int) -> None:
     assert nanoseconds(microseconds(picoseconds)) == picoseconds // 1000
     assert microseconds(picoseconds) == pytest.approx(picoseconds / 1e6, rel=1e-12, abs=1e-9)
@@ -333,7 +334,7 @@ def test_the_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert 0 < sum(map(len, requests)) <= 30
     sampled = Counter(event["name"] for event in events if event["ph"] == "C" and "channel " not in event["name"])
     assert 8 <= max(sampled.values()) <= 17
-    assert sum(event["ph"] in "stf" for event in events) <= 30 * 5 / 3 + 2 * 20 * 3
+    assert sum(event["ph"] in "stf" for event in events) <= 3 * 30 + 2 * 20 * 3
     assert result.cycles > 0
 
 

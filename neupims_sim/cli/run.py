@@ -37,13 +37,14 @@ def run(
     timeline_window: Annotated[
         str | None,
         typer.Option(
-            metavar="START:END", help="Cycles that the timeline shows; the last steady-state layer unless given."
+            metavar="START:END",
+            help="Cycles that the timeline shows, single commands included if they are few; the last steady-state layer unless given.",
         ),
     ] = None,
 ) -> None:
     """Simulate a decode iteration, an inference, a batch of queries or a trace, print the result, and write a run directory.
 
-    The directory holds config.yaml (resolved), result.json, operators.csv and provenance.json. Exit code 1 if the
+    The directory holds config.yaml (resolved), result.json, operators.csv, provenance.json and a timeline if asked for. Exit code 1 if the
     simulation cannot make progress.
     """
     from neupims_sim.simulation import SimulationStalled, Timeline, simulate, write_run  # here: slow to load
