@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/neupims-sim plot results/quickstart
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
