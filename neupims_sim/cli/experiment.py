@@ -13,12 +13,12 @@ import typer
 
 import neupims_sim
 from neupims_sim.cli.sweep import Dask, RetryFailed, Workers, run_with_progress, tell_failures
-from neupims_sim.config.files import label
+from neupims_sim.config.files import label, read_text
 from neupims_sim.errors import InputError
 from neupims_sim.sweeps import Sweep, read_sweep
 from neupims_sim.sweeps.page import fill, read_page
-from neupims_sim.sweeps.store import replace_file
 from neupims_sim.sweeps.tables import to_markdown
+from neupims_sim.writing import write_text
 
 PAGE, TABLE = "README.md", "points.csv"
 
@@ -73,10 +73,7 @@ def _write(definition: Sweep, table: pd.DataFrame, results: Path, target: Path, 
     failures = f" ({failed} failed)" if failed else ""
     origin = f"`{command}`: {_points(table)}{failures}, neupims_sim {neupims_sim.__version__}."
     files = [file for suffix in (".svg", ".png") for file in draw(results, output=target / f"figure{suffix}")]
-    try:
-        replace_file(target / TABLE, (results / TABLE).read_bytes().decode("utf-8"))
-        for place in {target, results}:  # a report of the results shows the page, too
-            replace_file(place / PAGE, fill(page, f"{to_markdown(definition, table)}\n\n{origin}".lstrip()))
-    except OSError as error:
-        raise InputError(f"{label(target)}: cannot be written: {error.strerror}") from error
+    write_text(target / TABLE, read_text(results / TABLE))
+    for place in {target, results}:  # a report of the results shows the page, too
+        write_text(place / PAGE, fill(page, f"{to_markdown(definition, table)}\n\n{origin}".lstrip()))
     return [*files, target / TABLE, target / PAGE]
