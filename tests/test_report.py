@@ -15,14 +15,14 @@ import pytest
 from cli_cases import Captured, run
 from hypothesis import given
 from hypothesis import strategies as st
-from report_cases import BATCHES, ERROR, EVIL, SWEEP, write_real_run, write_sweep
+from report_cases import BATCHES, ERROR, EVIL, SWEEP, fake, write_real_run, write_sweep
 
 import neupims_sim
 from neupims_sim.report import runs, sweeps, write_report
 from neupims_sim.report.configs import Configs
 from neupims_sim.report.content import duration
 from neupims_sim.report.prose import to_html
-from neupims_sim.sweeps import load_results
+from neupims_sim.sweeps import load_results, sweep
 
 
 class Page(HTMLParser):
@@ -88,6 +88,19 @@ def test_the_page_is_one_file_that_loads_nothing(page: Page) -> None:
     assert all(re.match(r"#|data:,$|https://ui\.perfetto\.dev$", link) for link in links)
     assert not {tag for tag, _ in page.elements} & {"img", "iframe", "object", "embed", "base"}
     assert not re.search(r"url\((?!['\"]?#)|@import", "".join(page.texts) + " ".join(page.attributes("style")))
+
+
+def test_every_column_says_where_its_numbers_come_from(tmp_path: Path) -> None:
+    reference = "reference: {source: 'Someone, figure 7', table: \"device, published\\nplain, 5\"}"
+    relative = "relative: {speedup: {of: cycles, axis: device, to: plain}}"
+    (tmp_path / "s.yaml").write_text(f"{SWEEP}{reference}\n{relative}\n")
+    sweep(tmp_path / "s.yaml", tmp_path / "results", workers=1, run_point=fake)
+    rows = page_of(tmp_path / "results", tmp_path / "page.html").tables["metrics-table"][1:]
+    origins = {row[2]: row[-1] for row in rows}
+    assert origins["cycles"] == "result.json"
+    assert origins["published"] == "Someone, figure 7"
+    assert origins["speedup"] == "cycles relative to device=plain"
+    assert origins["share"] == "derived: cycles / 7"
 
 
 def test_only_the_page_s_own_script_may_run(results: Path, tmp_path: Path) -> None:

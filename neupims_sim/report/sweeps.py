@@ -261,10 +261,23 @@ def _metrics(sweep: Sweep, labels: Labels) -> Table:
     rows = []
     for name in sweep.columns:
         shown = labels.column(name)
-        origin = f"derived: {sweep.derive[name]}" if name in sweep.derive else "result.json"
-        rows.append([Cell(shown.name), Cell(shown.unit), Cell(name), Cell(f"{shown.factor:g}"), Cell(origin)])
+        rows.append(
+            [Cell(shown.name), Cell(shown.unit), Cell(name), Cell(f"{shown.factor:g}"), Cell(_origin(sweep, name))]
+        )
     heads = ("Shown as", "Unit", "Key", "Stored value times", "From")
     return Table("metrics-table", "Columns of numbers", [Column(head) for head in heads], rows)
+
+
+def _origin(sweep: Sweep, column: str) -> str:
+    """Where the numbers of a column come from."""
+    if column in sweep.derive:
+        return f"derived: {sweep.derive[column]}"
+    if column in sweep.relative:
+        ratio = sweep.relative[column]
+        return f"{ratio.of} relative to {ratio.axis}={ratio.to}"
+    if sweep.reference is not None and column in sweep.reference_columns:
+        return sweep.reference.source
+    return "result.json"
 
 
 def _provenance(

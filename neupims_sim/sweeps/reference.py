@@ -54,7 +54,7 @@ class ReferenceSettings(BaseModel):
     @cached_property
     def parsed(self) -> ReferenceTable:
         """The table."""
-        lines = csv.reader(io.StringIO(self.table), skipinitialspace=True)
+        lines = csv.reader(io.StringIO(self.table, newline=None), skipinitialspace=True)
         rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(lines, start=1) if row]
         return ReferenceTable(rows[0][1], rows[1:]) if rows else ReferenceTable([], [])
 
@@ -114,8 +114,8 @@ def reference_problems(reference: ReferenceSettings, axes: Sequence[str]) -> Ite
     if not parsed.axes(axes) or not parsed.columns(axes):
         yield f"reference.table: needs a column for an axis ({', '.join(axes)}) and one for a figure; has {parsed.head}"
         return
-    if len(set(parsed.head)) < len(parsed.head):
-        yield "reference.table: two columns have one name"
+    if len(set(parsed.head)) < len(parsed.head) or "" in parsed.head:
+        yield "reference.table: a column has no name, or that of another"
     used, seen = parsed.axes(axes), dict[tuple[str, ...], int]()
     for line, row in parsed.rows:
         if len(row) != len(parsed.head):
