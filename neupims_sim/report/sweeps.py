@@ -25,7 +25,7 @@ from neupims_sim.report.content import (
     FigureView,
     Provenance,
     Table,
-    Timeline,
+    Timelines,
     counted,
     duration,
     environment_facts,
@@ -88,7 +88,7 @@ class SweepPage:
     """How many points."""
     failures: Table | None
     config: ConfigView | None
-    timelines: list[Timeline]
+    timelines: Timelines
     metrics: Table
     provenance: Provenance
     kind: str = field(default="sweep", init=False)
@@ -289,7 +289,8 @@ def _provenance(
     facts = environment_facts(environment)
     codes = dict.fromkeys(run.code for run in runs if run.status in ("ok", "failed"))
     facts += [Fact("Digest of the code", ", ".join(codes), code=True)]
-    facts += [Fact("Seeds", ", ".join(str(seed) for seed in configs.distinct("seed")[:MAX_SEEDS]))]
+    seeds = [str(seed) for seed in configs.distinct("seed")]
+    facts += [Fact("Seeds", ", ".join(seeds[:MAX_SEEDS]) + (", …" if len(seeds) > MAX_SEEDS else ""))]
     facts += _times(runs)
     facts.append(Fact("Results folder", label(directory), code=True))
     notes = ["Versions, machine and command are those of the last command that ran points of this sweep."]
