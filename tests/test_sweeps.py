@@ -207,6 +207,16 @@ def test_table_of_a_page_shows_the_mean_of_repeats(file: Path, tmp_path: Path) -
     assert "| NeuPIMs | 1.6666667 | 1.6666667 | 1.6666667 |" in to_markdown(read_sweep(file), results)
 
 
+def test_no_mean_of_the_points_that_happen_to_have_a_number(file: Path, tmp_path: Path) -> None:
+    def without_a_stage(config: Config) -> dict[str, Any]:
+        return fake(config) | ({} if config.workload.batch_size == 16 else {"stages": {"A": 100}})
+
+    table = "tables: [{title: A, rows: system, value: [cycles, stages.A], over: mean}]"
+    edited(file, "metrics: [", f"{table}\nmetrics: [stages.A, ")
+    (pivot,) = pivot_tables(read_sweep(file), sweep(file, tmp_path / "out", 1, without_a_stage))
+    assert [line[-2:] for line in pivot.lines] == [["0.002", MISSING]] * 2
+
+
 def test_a_table_keeps_the_order_of_an_axis_where_the_first_row_lacks_a_point(file: Path, tmp_path: Path) -> None:
     table = "tables: [{title: Cycles, rows: system, columns: workload.batch_size, value: cycles}]"
     edited(file, "metrics:", f"exclude: [{{system: npu_only, workload.batch_size: [8, 16]}}]\n{table}\nmetrics:")

@@ -16,11 +16,10 @@ from neupims_sim.cli.sweep import Dask, RetryFailed, Workers, run_with_progress,
 from neupims_sim.config.files import label, read_text
 from neupims_sim.errors import InputError
 from neupims_sim.sweeps import Sweep, read_sweep
-from neupims_sim.sweeps.page import fill, read_page
+from neupims_sim.sweeps.page import PAGE, fill, read_page
+from neupims_sim.sweeps.store import SWEEP, TABLE
 from neupims_sim.sweeps.tables import to_markdown
 from neupims_sim.writing import write_text
-
-PAGE, TABLE = "README.md", "points.csv"
 
 
 def experiment(
@@ -42,9 +41,9 @@ def experiment(
     """
     start = time.monotonic()
     page = read_page(folder / PAGE)
-    file = folder / "sweep.yaml"
+    file = folder / SWEEP
     if not file.is_file():
-        raise InputError(f"{label(file)}: no such file; an experiment is a folder with sweep.yaml and {PAGE}")
+        raise InputError(f"{label(file)}: no such file; an experiment is a folder with {SWEEP} and {PAGE}")
     definition = read_sweep(file)
     results = out or Path("results") / (f"{definition.name}-quick" if quick else definition.name)
     table = run_with_progress(file, results, workers, quick, dask, retry_failed)

@@ -16,7 +16,7 @@ from neupims_sim.sweeps.labels import Label, is_one_of, value_key
 DEFAULT: list[Aggregate] = ["mean"]
 """Shown of points that only repeat one."""
 MISSING = "–"
-"""In the cell of a point that is excluded or lacks the number."""
+"""In the cell of points that are excluded, or of which one lacks the number."""
 
 
 class PivotTable(NamedTuple):
@@ -155,12 +155,12 @@ def _repeats(
 
 
 def _number(rows: Sequence[Mapping[Hashable, Any]], value: str, how: Aggregate) -> Any:
-    """The value of a point; of several points their mean, minimum or maximum. None where one failed, or there is none."""
-    if not rows or any(row["status"] != "ok" for row in rows):
+    """The value of a point; of several points their mean, minimum or maximum. None where one failed or lacks the number."""
+    values = [row[value] for row in rows]
+    if not values or any(row["status"] != "ok" for row in rows) or any(pd.isna(number) for number in values):
         return None
-    values = [row[value] for row in rows if row[value] is not None and row[value] == row[value]]  # neither None nor NaN
     if len(values) < 2 or not all(isinstance(number, Real) for number in values):
-        return values[0] if values else None
+        return values[0]
     if how == "mean":
         return math.fsum(values) / len(values)
     return min(values) if how == "minimum" else max(values)
