@@ -114,8 +114,10 @@ def reference_problems(reference: ReferenceSettings, axes: Sequence[str]) -> Ite
     if not parsed.axes(axes) or not parsed.columns(axes):
         yield f"reference.table: needs a column for an axis ({', '.join(axes)}) and one for a figure; has {parsed.head}"
         return
-    if len(set(parsed.head)) < len(parsed.head) or "" in parsed.head:
-        yield "reference.table: a column has no name, or that of another"
+    if len(set(parsed.head)) < len(parsed.head):
+        yield "reference.table: two columns have one name"
+    if "" in parsed.head:
+        yield "reference.table: a column has no name"
     used, seen = parsed.axes(axes), dict[tuple[str, ...], int]()
     for line, row in parsed.rows:
         if len(row) != len(parsed.head):
