@@ -73,6 +73,29 @@ def texts(panel: Any) -> list[str]:
 # --- what all plots promise ---
 
 
+@pytest.mark.parametrize(
+    ("kind", "axes", "told"),
+    [
+        ("throughput_bars", {"system": range(2), "x": range(501)}, "1,002 bars, and at most 1,000"),
+        ("stage_breakdown", {"system": range(2), "x": range(501)}, "1,002 bars, and at most 1,000"),
+        ("tornado", {"setting": ["base", *map(str, range(1001))]}, "1,001 bars, and at most 1,000"),
+        ("throughput_bars", {"system": range(25), "x": [1]}, "25 panels, one for each combination of system"),
+        ("lines", {"system": range(25), "x": [1]}, "25 panels, one for each combination of system"),
+    ],
+)
+def test_more_than_people_can_see_is_refused_in_one_line(kind: str, axes: dict[str, Any], told: str) -> None:
+    options = {"lines": {"y": SPEED, "panels": "system"}, "stage_breakdown": {"columns": SPEED}}.get(kind, {})
+    with pytest.raises(InputError, match=re.escape(told)) as caught:
+        drawn(kind, table_of(**axes), list(axes), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_that_are_true_or_false_are_found_and_named() -> None:
+    table = table_of(shared=[True, False], x=[1])
+    figure = drawn("throughput_bars", table, ["shared", "x"], hue="shared", baseline=True)
+    assert list(heights(figure.axes[0])) == ["True", "False"]
+
+
 @pytest.mark.parametrize("kind", list(PLOTS))
 def test_every_plot_keeps_what_plots_promise(kind: str) -> None:
     table = made_up_table()

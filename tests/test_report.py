@@ -15,14 +15,14 @@ import pytest
 from cli_cases import Captured, run
 from hypothesis import given
 from hypothesis import strategies as st
-from report_cases import BATCHES, ERROR, EVIL, SWEEP, write_real_run, write_sweep
+from report_cases import BATCHES, ERROR, EVIL, SWEEP, fake, write_real_run, write_sweep
 
 import neupims_sim
-from neupims_sim.report import runs, sweeps, write_report
+from neupims_sim.report import runs, sweeps, timelines, write_report
 from neupims_sim.report.configs import Configs
 from neupims_sim.report.content import duration
 from neupims_sim.report.prose import to_html
-from neupims_sim.sweeps import load_results
+from neupims_sim.sweeps import load_results, sweep
 
 
 class Page(HTMLParser):
@@ -88,6 +88,19 @@ def test_the_page_is_one_file_that_loads_nothing(page: Page) -> None:
     assert all(re.match(r"#|data:,$|https://ui\.perfetto\.dev$", link) for link in links)
     assert not {tag for tag, _ in page.elements} & {"img", "iframe", "object", "embed", "base"}
     assert not re.search(r"url\((?!['\"]?#)|@import", "".join(page.texts) + " ".join(page.attributes("style")))
+
+
+def test_every_column_says_where_its_numbers_come_from(tmp_path: Path) -> None:
+    reference = "reference: {source: 'Someone, figure 7', table: \"device, published\\nplain, 5\"}"
+    relative = "relative: {speedup: {of: cycles, axis: device, to: plain}}"
+    (tmp_path / "s.yaml").write_text(f"{SWEEP}{reference}\n{relative}\n")
+    sweep(tmp_path / "s.yaml", tmp_path / "results", workers=1, run_point=fake)
+    rows = page_of(tmp_path / "results", tmp_path / "page.html").tables["metrics-table"][1:]
+    origins = {row[2]: row[-1] for row in rows}
+    assert origins["cycles"] == "result.json"
+    assert origins["published"] == "Someone, figure 7"
+    assert origins["speedup"] == "cycles relative to device=plain"
+    assert origins["share"] == "derived: cycles / 7"
 
 
 def test_only_the_page_s_own_script_may_run(results: Path, tmp_path: Path) -> None:
@@ -233,6 +246,20 @@ def test_timelines_are_linked_from_wherever_the_page_is(results: Path, tmp_path:
     assert f"a look?/timeline.json.gz, point {point[:8]}" in page.texts
 
 
+def test_timelines_beyond_the_most_are_counted(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timelines, "MAX_TIMELINES", 2)
+    for name in ("result.json", "config.yaml", "provenance.json"):
+        (tmp_path / name).write_bytes((directory / name).read_bytes())
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "timeline.json.gz").write_bytes(b"x")
+    page = page_of(tmp_path, tmp_path / "page.html")
+    assert len([link for link in page.attributes("href") if link.endswith(".gz")]) == 2
+    assert "The first 2 of 3 in the folder." in page.texts
+
+
 def test_a_folder_without_a_store_has_tables_but_no_configurations(results: Path, tmp_path: Path) -> None:
     for name in ("points.csv", "sweep.yaml"):
         (tmp_path / name).write_bytes((results / name).read_bytes())
@@ -338,6 +365,14 @@ def a_damaged_result(tmp_path: Path, results: Path) -> list[object]:
     return [tmp_path]
 
 
+def a_layer_that_is_no_number(tmp_path: Path, results: Path) -> list[object]:
+    case = damaged_operators(tmp_path, results)
+    (tmp_path / "operators.csv").write_text(
+        "operator,unit,layer,start_cycle,end_cycle,macs\nqkv,PIM,first,0,1,1\nqkv,PIM,2,0,1,many\n"
+    )
+    return case
+
+
 def damaged_operators(tmp_path: Path, results: Path) -> list[object]:
     for name in ("result.json", "provenance.json"):
         (tmp_path / name).write_text("{}")
@@ -360,6 +395,7 @@ def damaged_operators(tmp_path: Path, results: Path) -> list[object]:
         (a_folder_to_write, "x.html: is a folder"),
         (into_no_folder, "report.html: cannot be written: No such file or directory"),
         (a_damaged_result, "result.json: not valid JSON"),
+        (a_layer_that_is_no_number, "operators.csv: not the operators of a run (row 2)"),
         (damaged_operators, "operators.csv: not the operators of a run (row 1): invalid literal"),
     ],
 )

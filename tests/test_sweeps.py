@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -20,9 +21,10 @@ from neupims_sim.errors import InputError
 from neupims_sim.sweeps import Progress, expand, load_results, read_sweep, sweep
 from neupims_sim.sweeps.database import Reader
 from neupims_sim.sweeps.execution import Task
+from neupims_sim.sweeps.labels import value_key
 from neupims_sim.sweeps.processes import execute_in_processes
-from neupims_sim.sweeps.store import read_tracebacks
-from neupims_sim.sweeps.tables import to_markdown
+from neupims_sim.sweeps.store import parse_table, read_tracebacks
+from neupims_sim.sweeps.tables import MISSING, pivot_tables, to_markdown
 
 SWEEP = """
 name: small
@@ -205,9 +207,55 @@ def test_table_of_a_page_shows_the_mean_of_repeats(file: Path, tmp_path: Path) -
     assert "| NeuPIMs | 1.6666667 | 1.6666667 | 1.6666667 |" in to_markdown(read_sweep(file), results)
 
 
+def test_no_mean_of_the_points_that_happen_to_have_a_number(file: Path, tmp_path: Path) -> None:
+    def without_a_stage(config: Config) -> dict[str, Any]:
+        return fake(config) | ({} if config.workload.batch_size == 16 else {"stages": {"A": 100}})
+
+    table = "tables: [{title: A, rows: system, value: [cycles, stages.A], over: mean}]"
+    edited(file, "metrics: [", f"{table}\nmetrics: [stages.A, ")
+    (pivot,) = pivot_tables(read_sweep(file), sweep(file, tmp_path / "out", 1, without_a_stage))
+    assert [line[-2:] for line in pivot.lines] == [["0.002", MISSING]] * 2
+
+
+def test_a_table_keeps_the_order_of_an_axis_where_the_first_row_lacks_a_point(file: Path, tmp_path: Path) -> None:
+    table = "tables: [{title: Cycles, rows: system, columns: workload.batch_size, value: cycles}]"
+    edited(file, "metrics:", f"exclude: [{{system: npu_only, workload.batch_size: [8, 16]}}]\n{table}\nmetrics:")
+    (pivot,) = pivot_tables(read_sweep(file), sweep(file, tmp_path / "out", 1, fake))
+    assert pivot.heads == ["8", "16", "32"]
+    assert pivot.lines[0][:3] == ["NPU-only", MISSING, MISSING]
+
+
+def test_a_table_is_relative_to_a_number_among_words(file: Path, tmp_path: Path) -> None:
+    edited(file, "grid:", 'variants: {link: {"16": {}, wide: {workload.batch_size: 32}}}\ngrid:')
+    edited(file, "  workload.batch_size: [8, 16, 32]\n", "")
+    edited(file, "metrics:", "tables: [{title: T, rows: [link, system], value: cycles, relative_to: 16}]\nmetrics:")
+    results = sweep(file, tmp_path / "out", 1, lambda config: fake(config) | {"cycles": config.workload.batch_size})
+    (pivot,) = pivot_tables(read_sweep(file), results)
+    assert [line[-1].partition("(")[2] for line in pivot.lines[:2]] == ["", ""]
+    assert all(line[-1].endswith("×)") for line in pivot.lines[2:])
+
+
+@pytest.mark.parametrize("value", [None, True, 1, 1.5, "1e3", "a", [1, 2], {"a": None}])
+def test_a_value_has_one_text_in_the_file_and_in_the_table(value: Any, tmp_path: Path) -> None:
+    """One in points.csv, too, as such and as Pandas holds a column of it."""
+    cell = value if isinstance(value, bool | int | float | str) else json.dumps(value)
+    column = parse_table(pd.DataFrame({"point": "", "status": "", "error": "", "axis": [cell]}).to_csv(index=False))[
+        "axis"
+    ]
+    assert value_key(column.unique()[0]) == value_key(column.tolist()[0]) == value_key(value)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
+        ("base: {", "repeats: 2\nbase: {seed: many, ", ["base", "seed='many' must be a whole number"]),
+        ("metrics: [", "metrics: [system, ", ["metrics.0='system'", "has a column of this name"]),
+        ("metrics:", 'reference: {source: x, table: "system, \\r\\n neupims, 1"}\nmetrics:', ["a column has no name"]),
+        (
+            "metrics:",
+            'reference: {source: x, table: "system, a\\n neupimz, 1"}\nmetrics:',
+            ["reference.table, line 2: system='neupimz'", "mean neupims?"],
+        ),
         ("[8, 16, 32]", "{range: [8, 32]}", ["grid.workload.batch_size", "range needs three numbers", "step"]),
         ("[8, 16, 32]", "{range: [8, 32, 0]}", ["no way in steps of 0"]),
         ("[8, 16, 32]", "{range: [8, 32, -8]}", ["from 8 to 32", "steps of -8"]),

@@ -21,6 +21,7 @@ from neupims_sim.plots.files import save_figure
 from neupims_sim.plots.style import INK, PALETTE, STYLE
 from neupims_sim.system.gpu import kernel_seconds, kernels
 from neupims_sim.workloads import generate_llm
+from neupims_sim.writing import write_text
 
 COLUMNS = ("date", "device", "driver", "torch", "model", "tensor", "batch", "context", "kernel", "seconds")
 KEYS = ["model", "tensor", "batch", "context"]
@@ -89,8 +90,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def write(table: pd.DataFrame, gpu: GpuConfig, directory: Path) -> None:
     """Table and figure; each file appears whole or not at all."""
     directory.mkdir(parents=True, exist_ok=True)
-    _write_text(directory / "comparison.csv", table.to_csv(index=False, lineterminator="\n"))
-    _write_text(directory / "comparison.md", _page(table, gpu))
+    write_text(directory / "comparison.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_text(directory / "comparison.md", _page(table, gpu))
     for suffix in (".pdf", ".png"):
         save_figure(_figure(table, gpu), directory / f"comparison{suffix}")
 
@@ -123,12 +124,6 @@ def _figure(table: pd.DataFrame, gpu: GpuConfig) -> Figure:
         axes.set_ylabel(f"{table.iloc[0]['device']} (µs)")
         axes.legend()
     return figure
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,13 @@ import typer
 
 import neupims_sim
 from neupims_sim.cli.sweep import Dask, RetryFailed, Workers, run_with_progress, tell_failures
-from neupims_sim.config.files import label
+from neupims_sim.config.files import label, read_text
 from neupims_sim.errors import InputError
 from neupims_sim.sweeps import Sweep, read_sweep
-from neupims_sim.sweeps.page import fill, read_page
-from neupims_sim.sweeps.store import replace_file
+from neupims_sim.sweeps.page import PAGE, fill, read_page
+from neupims_sim.sweeps.store import SWEEP, TABLE
 from neupims_sim.sweeps.tables import to_markdown
-
-PAGE, TABLE = "README.md", "points.csv"
+from neupims_sim.writing import write_text
 
 
 def experiment(
@@ -42,9 +41,9 @@ def experiment(
     """
     start = time.monotonic()
     page = read_page(folder / PAGE)
-    file = folder / "sweep.yaml"
+    file = folder / SWEEP
     if not file.is_file():
-        raise InputError(f"{label(file)}: no such file; an experiment is a folder with sweep.yaml and {PAGE}")
+        raise InputError(f"{label(file)}: no such file; an experiment is a folder with {SWEEP} and {PAGE}")
     definition = read_sweep(file)
     results = out or Path("results") / (f"{definition.name}-quick" if quick else definition.name)
     table = run_with_progress(file, results, workers, quick, dask, retry_failed)
@@ -73,10 +72,7 @@ def _write(definition: Sweep, table: pd.DataFrame, results: Path, target: Path, 
     failures = f" ({failed} failed)" if failed else ""
     origin = f"`{command}`: {_points(table)}{failures}, neupims_sim {neupims_sim.__version__}."
     files = [file for suffix in (".svg", ".png") for file in draw(results, output=target / f"figure{suffix}")]
-    try:
-        replace_file(target / TABLE, (results / TABLE).read_bytes().decode("utf-8"))
-        for place in {target, results}:  # a report of the results shows the page, too
-            replace_file(place / PAGE, fill(page, f"{to_markdown(definition, table)}\n\n{origin}".lstrip()))
-    except OSError as error:
-        raise InputError(f"{label(target)}: cannot be written: {error.strerror}") from error
+    write_text(target / TABLE, read_text(results / TABLE))
+    for place in {target, results}:  # a report of the results shows the page, too
+        write_text(place / PAGE, fill(page, f"{to_markdown(definition, table)}\n\n{origin}".lstrip()))
     return [*files, target / TABLE, target / PAGE]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from neupims_sim.errors import InputError
+from neupims_sim.writing import write_text
 
 
 def import_table(
@@ -23,13 +24,9 @@ def import_table(
     if output.suffix not in (".yaml", ".yml"):
         raise InputError(f"memory import: -o {output}: must end in .yaml")
     from neupims_sim.memory.dramsim3 import import_dramsim3  # here, because the engine is slow to load
-    from neupims_sim.simulation.result import write_file
 
     table = import_dramsim3(file)
-    try:
-        write_file(output, lambda target: target.write(table.text))
-    except OSError as error:
-        raise InputError(f"memory import: -o {output}: cannot be written: {error.strerror or error}") from None
+    write_text(output, table.text, f"memory import: -o {output}")
     for note in table.notes:
         typer.echo(f"note: {note}", err=True)
     typer.echo(output)

@@ -21,6 +21,7 @@ from neupims_sim.cli.options import JsonOption
 from neupims_sim.cli.output import print_json, print_table
 from neupims_sim.config import MemoryConfig
 from neupims_sim.errors import InputError
+from neupims_sim.writing import replaced
 
 if TYPE_CHECKING:
     from neupims_sim.memory import Replay, ResolvedSpec
@@ -87,11 +88,8 @@ def _shown(figure: float) -> str:
 
 def _write_commands(spec: ResolvedSpec, result: Replay, path: Path) -> None:
     from neupims_sim.memory.command_log import command_table
-    from neupims_sim.simulation.result import write_file
 
     assert result.log is not None
     table = command_table(spec, result.log)
-    try:
-        write_file(path, lambda file: table.to_csv(file, index=False))
-    except OSError as error:
-        raise InputError(f"--commands {path}: cannot be written: {error.strerror or error}") from None
+    with replaced(path, f"--commands {path}") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table.to_csv(file, index=False, lineterminator="\n")

@@ -62,12 +62,9 @@ def run(
     except SimulationStalled as stalled:
         typer.echo(f"error: the simulation stalled: {stalled}", err=True)
         raise typer.Exit(1) from None
-    try:
-        write_run(result, resolved, directory, time.perf_counter() - begin)
-        if watcher is not None:
-            watcher.write(directory / "timeline.json.gz")
-    except OSError as error:
-        raise InputError(f"--out {directory}: cannot be written: {error}") from error
+    write_run(result, resolved, directory, time.perf_counter() - begin)
+    if watcher is not None:
+        watcher.write(directory / "timeline.json.gz")
     if json:
         print_json(result.to_json())
     else:

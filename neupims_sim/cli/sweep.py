@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 import textwrap
 import time
@@ -28,6 +27,7 @@ from neupims_sim.sweeps.derivation import expression_problem
 from neupims_sim.sweeps.points import place_text
 from neupims_sim.sweeps.store import count_other_code, load_text, parse_table, read_tracebacks
 from neupims_sim.sweeps.tables import format_cell
+from neupims_sim.writing import replaced, write_text
 
 SHOWN_FAILURES = 20
 """Failed points that are named at the end of a sweep."""
@@ -134,9 +134,11 @@ def results(
         cells = pd.read_csv(
             io.StringIO(text), dtype=str, keep_default_na=False
         )  # as text, so that numbers stay as they are
-        _write_file("--csv", csv, cells[chosen].to_csv(index=False, lineterminator="\n").encode())
+        write_text(csv, cells[chosen].to_csv(index=False, lineterminator="\n"), f"--csv {csv}")
     if parquet is not None:
-        _write_file("--parquet", parquet, _parquet(table[chosen]))
+        content = _parquet(table[chosen])
+        with replaced(parquet, f"--parquet {parquet}") as temporary:
+            temporary.write_bytes(content)
 
 
 def _chosen(table: pd.DataFrame, where: str) -> pd.Series[bool]:
@@ -159,18 +161,6 @@ def _parquet(table: pd.DataFrame) -> bytes:
     except ImportError:
         raise InputError("--parquet needs the package pyarrow: pip install 'neupims-sim[parquet]'") from None
     return content
-
-
-def _write_file(option: str, path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{option} {path}: cannot be written: {error.strerror}") from error
 
 
 def _print_failures(directory: Path, definition: Sweep, table: pd.DataFrame) -> None:

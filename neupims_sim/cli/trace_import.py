@@ -11,6 +11,7 @@ import typer
 from neupims_sim.cli.options import image_size as parse_size
 from neupims_sim.errors import InputError
 from neupims_sim.trace import write_trace
+from neupims_sim.writing import replaced
 
 
 def import_file(
@@ -70,7 +71,6 @@ def import_file(
 
 
 def _write_model(format_name: str, file: Path, output: Path, given: list[str]) -> tuple[str, ...]:
-    from neupims_sim.simulation.result import write_file
     from neupims_sim.workloads.importing import import_model, model_yaml
 
     if given:
@@ -78,11 +78,9 @@ def _write_model(format_name: str, file: Path, output: Path, given: list[str]) -
         raise InputError(f"trace import: -o {output} writes the model, to which {flags} does not belong")
     imported = import_model(format_name, file)
     text = model_yaml(imported, f"Imported from {file.name} ({format_name}).")
-    try:
+    with replaced(output, f"trace import: -o {output}") as temporary:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_file(output, lambda target: target.write(text))
-    except OSError as error:
-        raise InputError(f"trace import: -o {output}: cannot be written: {error.strerror or error}") from None
+        temporary.write_text(text, encoding="utf-8", newline="")
     return imported.notes
 
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from neupims_sim.cli.options import JsonOption
 from neupims_sim.cli.output import print_json
 from neupims_sim.errors import InputError
+from neupims_sim.writing import write_text
 
 
 def validate(
@@ -40,10 +41,7 @@ def validate(
         )
     page = validation.to_markdown(found)
     if output is not None:
-        try:
-            output.write_text(page, encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"-o {output}: cannot be written: {error.strerror}") from error
+        write_text(output, page, f"-o {output}")
     if json:
         print_json(validation.to_json(found))
     else:

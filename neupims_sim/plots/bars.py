@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from neupims_sim.plots.frame import Sample, finish, grid, parts_of, set_ticks
+from neupims_sim.plots.frame import Sample, check_bars, finish, grid, parts_of, set_ticks
 from neupims_sim.plots.options import axis_option, main_axis, numbers
 from neupims_sim.plots.repeats import half_width, over_seeds
 from neupims_sim.plots.style import FAINT, INK, filling
@@ -174,7 +174,8 @@ def hue_names(places: Places, labels: Labels) -> dict[Hashable, str]:
 
 
 def draw_chart(chart: Chart, options: Mapping[str, Any]) -> Figure:
-    """The figure."""
+    """The figure; raises InputError if it has too many bars to see."""
+    check_bars(len(chart.groups) * sum(len(sets) for _, sets in chart.panels))
     size = _Size.of(chart)
     figure, panels, columns = grid(len(chart.panels), size.width, PANEL_HEIGHT, sharey=not chart.own_scales)
     for panel, (title, sets) in zip(panels, chart.panels, strict=True):

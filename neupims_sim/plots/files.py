@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
 from neupims_sim.plots.style import STYLE
+from neupims_sim.writing import replaced
 
 FORMATS = (".pdf", ".png", ".svg")
 _UNDATED = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
@@ -26,17 +26,10 @@ def check_format(path: Path) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure in the format of the file's suffix, under a temporary name first."""
+    """Write a figure in the format of the file's suffix."""
     check_format(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        with mpl.rc_context(STYLE):
-            figure.savefig(temporary, metadata=_UNDATED.get(path.suffix))
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{label(path)}: cannot be written: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(path, label(path)) as temporary, mpl.rc_context(STYLE):
+        figure.savefig(temporary, metadata=_UNDATED.get(path.suffix))
 
 
 def to_svg(figure: Figure) -> str:

@@ -21,6 +21,8 @@ from neupims_sim.sweeps import Labels
 
 PANELS_PER_ROW = 3
 MOST_PANELS = 24
+MOST_BARS = 1_000
+"""Of a figure; so many take a quarter of a minute to draw."""
 
 
 class Part(NamedTuple):
@@ -66,12 +68,26 @@ def parts_of(table: pd.DataFrame, axes: Sequence[str], labels: Labels) -> list[P
     for values, points in table.groupby(varying, sort=False, dropna=False):
         place = [f"{labels.column(a).name}: {labels.value(a, v)}" for a, v in zip(varying, values, strict=True)]
         parts.append(Part(", ".join(place), points))
-    if len(parts) > MOST_PANELS:
-        raise InputError(
-            f"{len(parts)} panels, one for each combination of {', '.join(varying)}, and at most {MOST_PANELS} can be seen; "
-            "choose points with plot.where"
-        )
+    check_panels(len(parts), varying)
     return parts
+
+
+def check_panels(panels: int, axes: Sequence[str]) -> None:
+    """Raise InputError if the combinations of the values of ``axes`` are too many panels to see."""
+    if panels > MOST_PANELS:
+        raise InputError(
+            f"{panels:,} panels, one for each combination of {', '.join(axes)}, and at most {MOST_PANELS} can be seen; "
+            "choose points with plot.where of the sweep file"
+        )
+
+
+def check_bars(bars: int) -> None:
+    """Raise InputError if a figure has too many bars to see."""
+    if bars > MOST_BARS:
+        raise InputError(
+            f"{bars:,} bars, and at most {MOST_BARS:,} can be seen; choose points with plot.where of the sweep file, or another "
+            "kind of plot"
+        )
 
 
 def grid(count: int, width: float, height: float, **subplots: Any) -> tuple[Figure, list[Axes], int]:

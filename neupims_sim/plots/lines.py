@@ -15,10 +15,10 @@ from matplotlib.ticker import AutoLocator, FixedLocator, Locator, MaxNLocator
 
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.plots.drawing import PLOTS
-from neupims_sim.plots.frame import finish, log_locator, set_ticks
-from neupims_sim.plots.options import axis_option, check_options, choice, flag, listed, numbers
+from neupims_sim.plots.frame import check_panels, finish, log_locator, set_ticks
+from neupims_sim.plots.options import LOGS, axis_option, check_options, choice, flag, listed, numbers
 from neupims_sim.plots.repeats import half_width, over_seeds
-from neupims_sim.plots.style import FAINT, INK, PALETTE
+from neupims_sim.plots.style import FAINT, INK, MARKERS, PALETTE
 from neupims_sim.plots.text import CHARACTER_INCHES, plain_number, wrapped
 from neupims_sim.sweeps import Labels
 
@@ -26,8 +26,6 @@ PANEL_INCHES = (3.0, 2.4)
 FEW_TICKS = 12
 """Up to so many distinct values of x are ticks of their own."""
 STYLES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"), ((0, (5, 1, 1, 1, 1, 1)), "v"), ((0, (1, 3)), "P"))
-MARKERS = "osD^vPX*"
-LOGS = ("", "x", "y", "xy")
 
 
 class Layout(NamedTuple):
@@ -75,6 +73,7 @@ def lines(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     table = _with_half_widths(table, layout, labels)
     table = table.assign(**{name: _shown(table, name, layout, labels) for name in (layout.x, *layout.ys)})
     parts = list(table.groupby(layout.panels, sort=False)) if layout.panels else [(None, table)]
+    check_panels(len(parts), [layout.panels or ""])
 
     rows, columns = len(layout.ys), len(parts)
     width, height = PANEL_INCHES[0] * columns + 0.7, PANEL_INCHES[1] * rows + 0.9

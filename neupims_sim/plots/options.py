@@ -8,14 +8,15 @@ from typing import Any
 import pandas as pd
 
 from neupims_sim.errors import InputError, dotted_suggestion, suggestion
+from neupims_sim.sweeps.checks import FIXED_COLUMNS
 from neupims_sim.sweeps.labels import value_key
 
-FIXED = ("point", "status", "error")
-"""Columns that no plot shows."""
 SEED = "seed"
 """The axis that only repeats points."""
 COMMON = ("axes", "labels", "title", "metric")
 """Options that every plot has."""
+LOGS = ("", "x", "y", "xy")
+"""Which scales of a plot are logarithmic."""
 
 
 def check_options(options: Mapping[str, Any], allowed: Collection[str]) -> None:
@@ -28,7 +29,7 @@ def check_options(options: Mapping[str, Any], allowed: Collection[str]) -> None:
 def column(table: pd.DataFrame, name: Any, key: str) -> str:
     """``name`` if the table has such a column; ``key`` is the option that names it."""
     if not isinstance(name, str) or name not in table.columns:
-        known = (str(known) for known in table.columns if known not in FIXED)
+        known = (str(known) for known in table.columns if known not in FIXED_COLUMNS)
         raise InputError(f"{key}={name!r}: no such column; {dotted_suggestion(str(name), known)}")
     return name
 

@@ -16,11 +16,11 @@ from matplotlib.ticker import Locator
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.plots.drawing import PLOTS
 from neupims_sim.plots.frame import finish, grid, log_locator, parts_of, set_ticks
-from neupims_sim.plots.options import axis_option, check_options, choice, listed, numbers
+from neupims_sim.plots.options import LOGS, axis_option, check_options, choice, listed, numbers
 from neupims_sim.plots.placing import Named, place_names
 from neupims_sim.plots.ratios import BETTER
 from neupims_sim.plots.repeats import over_seeds
-from neupims_sim.plots.style import FAINT, INK, PALETTE
+from neupims_sim.plots.style import FAINT, INK, MARKERS, PALETTE
 from neupims_sim.plots.text import wrapped
 from neupims_sim.sweeps import Labels
 
@@ -29,10 +29,8 @@ FloatArray = npt.NDArray[np.float64]
 PANEL_INCHES = (4.0, 3.2)
 LABEL_INCHES = 2.4
 """Of the label of an axis."""
-MARKERS = "osD^vPX*"
 FEW_POINTS = 16
 """So many points of a panel have names without being asked for."""
-LOGS = ("", "x", "y", "xy")
 
 
 @PLOTS.register("pareto")

@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.plots.drawing import PLOTS
-from neupims_sim.plots.frame import finish, grid, parts_of, set_ticks
+from neupims_sim.plots.frame import check_bars, finish, grid, parts_of, set_ticks
 from neupims_sim.plots.options import check_options, choice, count, flag, listed, main_axis, numbers
 from neupims_sim.plots.repeats import over_seeds
 from neupims_sim.plots.style import FAINT, INK, PALETTE, filling
@@ -60,6 +60,7 @@ def stage_breakdown(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     names = [column if column == REST else labels.member(column) for column in columns]
     parts = parts_of(table, [axis for axis in axes if axis != x], labels)
     groups = list(table[x].unique()) if x else [None]
+    check_bars(len(groups) * len(parts))
     bars = [labels.value(x, value) if x else "" for value in groups]
     along = f"Share of {whole.name[:1].lower()}{whole.name[1:]} (%)" if share else str(whole)
     across = str(labels.column(x)) if x else ""

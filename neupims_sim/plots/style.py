@@ -7,6 +7,8 @@ from typing import Any
 PALETTE = ("#999999", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 """Colours that colour-blind readers can tell apart (Okabe and Ito, https://jfly.uni-koeln.de/color), grey first
 and, because lines of it are hard to see, without yellow."""
+MARKERS = "osD^vPX*"
+"""Of points, beside their colour."""
 INK = "#222222"
 FAINT = "#6B6B6B"
 

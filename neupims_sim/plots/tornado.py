@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from neupims_sim.errors import InputError
 from neupims_sim.plots.drawing import PLOTS
-from neupims_sim.plots.frame import finish, grid, parts_of, set_ticks
+from neupims_sim.plots.frame import check_bars, finish, grid, parts_of, set_ticks
 from neupims_sim.plots.options import SEED, check_options, count, flag, needed_axis, numbers, value_of
 from neupims_sim.plots.repeats import over_seeds
 from neupims_sim.plots.style import FAINT, INK, filling
@@ -63,6 +63,7 @@ def tornado(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     factor = label.factor if absolute else 100
     found = [_changes(part.table, axis, base, metric, parameters, factor, absolute) for part in parts]
     order = sorted(parameters, key=lambda name: -_extent(found, name))[:largest]
+    check_bars(len(parts) * sum(len(parameters[name]) for name in order))
 
     room = min(NAME_INCHES, CHARACTER_INCHES * max(map(len, order)))
     width, height = PANEL_INCHES + room, max(1.3, LINE_INCHES * len(order) + 0.7)

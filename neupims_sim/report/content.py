@@ -87,6 +87,13 @@ class Timeline(NamedTuple):
     size: str
 
 
+class Timelines(NamedTuple):
+    """Links to the first of the timelines in a folder, and how many there are."""
+
+    links: list[Timeline]
+    found: int
+
+
 @dataclass(frozen=True)
 class Provenance:
     """Where the numbers come from."""

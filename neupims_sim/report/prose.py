@@ -10,9 +10,7 @@ from markdown_it.token import Token
 from markupsafe import Markup
 
 from neupims_sim.config.files import read_text
-from neupims_sim.sweeps.page import BEGIN, END
-
-PAGE = "README.md"
+from neupims_sim.sweeps.page import BEGIN, END, PAGE
 
 
 class Prose(NamedTuple):

@@ -18,7 +18,7 @@ from neupims_sim.report.content import (
     Fact,
     Provenance,
     Table,
-    Timeline,
+    Timelines,
     duration,
     environment_facts,
     number,
@@ -62,7 +62,7 @@ class RunPage:
     warnings: list[str]
     config: str
     """YAML."""
-    timelines: list[Timeline]
+    timelines: Timelines
     provenance: Provenance
     kind: str = field(default="run", init=False)
 
@@ -259,7 +259,7 @@ def _operators(records: Iterable[Mapping[str, str]]) -> Table:
 
 
 def _integer(text: str | None) -> Cell:
-    return number(int(text)) if text else Cell("")
+    return number(int(text)) if text and text.removeprefix("-").isdecimal() else Cell(text or "")
 
 
 def _provenance(directory: Path, stored: Mapping[str, Any]) -> Provenance:

@@ -25,7 +25,7 @@ from neupims_sim.report.content import (
     FigureView,
     Provenance,
     Table,
-    Timeline,
+    Timelines,
     counted,
     duration,
     environment_facts,
@@ -88,7 +88,7 @@ class SweepPage:
     """How many points."""
     failures: Table | None
     config: ConfigView | None
-    timelines: list[Timeline]
+    timelines: Timelines
     metrics: Table
     provenance: Provenance
     kind: str = field(default="sweep", init=False)
@@ -261,10 +261,23 @@ def _metrics(sweep: Sweep, labels: Labels) -> Table:
     rows = []
     for name in sweep.columns:
         shown = labels.column(name)
-        origin = f"derived: {sweep.derive[name]}" if name in sweep.derive else "result.json"
-        rows.append([Cell(shown.name), Cell(shown.unit), Cell(name), Cell(f"{shown.factor:g}"), Cell(origin)])
+        rows.append(
+            [Cell(shown.name), Cell(shown.unit), Cell(name), Cell(f"{shown.factor:g}"), Cell(_origin(sweep, name))]
+        )
     heads = ("Shown as", "Unit", "Key", "Stored value times", "From")
     return Table("metrics-table", "Columns of numbers", [Column(head) for head in heads], rows)
+
+
+def _origin(sweep: Sweep, column: str) -> str:
+    """Where the numbers of a column come from."""
+    if column in sweep.derive:
+        return f"derived: {sweep.derive[column]}"
+    if column in sweep.relative:
+        ratio = sweep.relative[column]
+        return f"{ratio.of} relative to {ratio.axis}={ratio.to}"
+    if sweep.reference is not None and column in sweep.reference_columns:
+        return sweep.reference.source
+    return "result.json"
 
 
 def _provenance(
@@ -276,7 +289,8 @@ def _provenance(
     facts = environment_facts(environment)
     codes = dict.fromkeys(run.code for run in runs if run.status in ("ok", "failed"))
     facts += [Fact("Digest of the code", ", ".join(codes), code=True)]
-    facts += [Fact("Seeds", ", ".join(str(seed) for seed in configs.distinct("seed")[:MAX_SEEDS]))]
+    seeds = [str(seed) for seed in configs.distinct("seed")]
+    facts += [Fact("Seeds", ", ".join(seeds[:MAX_SEEDS]) + (", …" if len(seeds) > MAX_SEEDS else ""))]
     facts += _times(runs)
     facts.append(Fact("Results folder", label(directory), code=True))
     notes = ["Versions, machine and command are those of the last command that ran points of this sweep."]

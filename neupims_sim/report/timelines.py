@@ -7,19 +7,19 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-from neupims_sim.report.content import Timeline
+from neupims_sim.report.content import Timeline, Timelines
 
 FILE = "timeline.json.gz"
 MAX_TIMELINES = 100
 
 
-def find_timelines(directory: Path, output: Path, points: set[str]) -> list[Timeline]:
-    """Timelines in a folder and in the run directories within it, as links relative to the page.
+def find_timelines(directory: Path, output: Path, points: set[str]) -> Timelines:
+    """At most `MAX_TIMELINES` timelines in a folder and in the run directories within it, as links relative to the page.
 
     ``points``: hashes of the page's own configurations, which a run may be of.
     """
-    files = [*directory.glob(FILE), *sorted(directory.glob(f"*/{FILE}"))][:MAX_TIMELINES]
-    return [_timeline(directory, file, output, points) for file in files]
+    files = [*directory.glob(FILE), *sorted(directory.glob(f"*/{FILE}"))]
+    return Timelines([_timeline(directory, file, output, points) for file in files[:MAX_TIMELINES]], len(files))
 
 
 def _timeline(directory: Path, file: Path, output: Path, points: set[str]) -> Timeline:

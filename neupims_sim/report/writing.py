@@ -16,7 +16,8 @@ from neupims_sim.errors import InputError
 from neupims_sim.report.runs import CONFIG, RESULT, RunPage, read_run_page
 from neupims_sim.report.sweeps import SweepPage, read_sweep_page
 from neupims_sim.sweeps.database import FILE
-from neupims_sim.sweeps.store import SWEEP, TABLE, replace_file
+from neupims_sim.sweeps.store import SWEEP, TABLE
+from neupims_sim.writing import write_text
 
 SUFFIXES = (".html", ".htm")
 DEFAULT = "report.html"
@@ -45,11 +46,7 @@ def write_report(directory: str | Path, output: str | Path | None = None) -> Pat
         raise InputError(f"-o {output}: a report is a page in HTML; allowed: {', '.join(SUFFIXES)}")
     if output.is_dir():
         raise InputError(f"-o {output}: is a folder")
-    text = render(read_page(directory, output))
-    try:
-        replace_file(output, text)
-    except OSError as error:
-        raise InputError(f"-o {output}: cannot be written: {error.strerror}") from error
+    write_text(output, render(read_page(directory, output)), f"-o {output}")
     return output
 
 

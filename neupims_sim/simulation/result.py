@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from neupims_sim.config import Config, config_hash, dump_config
 from neupims_sim.simulation.environment import environment
 from neupims_sim.simulation.observations import Observations, OperatorRecord
+from neupims_sim.writing import replaced, write_text
 
 
 @dataclass(frozen=True)
@@ -65,32 +65,19 @@ def memory_joules(energy: Mapping[str, float]) -> float:
 
 
 def write_run(result: Result, config: Config, directory: Path, wall_seconds: float) -> None:
-    """Write config.yaml, result.json, operators.csv and provenance.json; each file appears whole or not at all."""
-    directory.mkdir(parents=True, exist_ok=True)
-    write_file(directory / "config.yaml", lambda file: file.write(dump_config(config)))
-    write_file(directory / "result.json", lambda file: file.write(json.dumps(result.to_json(), indent=2) + "\n"))
-
-    def operators(file: IO[str]) -> None:
+    """Write config.yaml, result.json, operators.csv and provenance.json; raises InputError if one cannot be written."""
+    with replaced(directory / "config.yaml") as temporary:
+        directory.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(dump_config(config), encoding="utf-8")
+    write_text(directory / "result.json", json.dumps(result.to_json(), indent=2) + "\n")
+    with replaced(directory / "operators.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(OperatorRecord.__dataclass_fields__), lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(record) for record in result.observations.operators)
-
-    write_file(directory / "operators.csv", operators)
     provenance = environment() | {
         "seed": config.seed,
         "config_hash": config_hash(config),
         "wall_seconds": round(wall_seconds, 3),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    write_file(directory / "provenance.json", lambda file: file.write(json.dumps(provenance, indent=2) + "\n"))
-
-
-def write_file(path: Path, write: Callable[[IO[str]], object]) -> None:
-    """Write a text file under a temporary name, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", newline="") as file:
-            write(file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(directory / "provenance.json", json.dumps(provenance, indent=2) + "\n")

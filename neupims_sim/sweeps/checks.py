@@ -10,7 +10,7 @@ from neupims_sim.errors import suggestion
 from neupims_sim.sweeps.definition import Quick, Sweep, TableSettings
 from neupims_sim.sweeps.derivation import expression_problem
 from neupims_sim.sweeps.labels import is_one_of, value_key
-from neupims_sim.sweeps.reference import reference_problems
+from neupims_sim.sweeps.reference import ReferenceSettings, reference_problems
 
 FIXED_COLUMNS = ("point", "status", "error")
 """Columns of ``points.csv`` that every sweep has."""
@@ -107,6 +107,8 @@ def _columns_named_twice(sweep: Sweep) -> Iterator[str]:
     for index, metric in enumerate(sweep.metrics):
         if metric in sweep.metrics[:index]:
             yield f"metrics.{index}={metric!r}: is given twice"
+        if metric in (*FIXED_COLUMNS, *sweep.keys):
+            yield f"metrics.{index}={metric!r}: points.csv has a column of this name already"
     for axis in sweep.variants:
         if axis in (*FIXED_COLUMNS, *sweep.metrics):
             yield f"variants.{axis}: points.csv has a column of this name already; choose another"
@@ -126,6 +128,7 @@ def _bad_additions(sweep: Sweep) -> Iterator[str]:
     """What is wrong with ``reference`` and ``relative``."""
     if sweep.reference is not None:
         yield from reference_problems(sweep.reference, sweep.axes)
+        yield from _unknown_places(sweep, sweep.reference)
     columns = [*sweep.metrics, *sweep.reference_columns]
     for name, settings in sweep.relative.items():
         if settings.of not in columns:
@@ -137,6 +140,15 @@ def _bad_additions(sweep: Sweep) -> Iterator[str]:
         if value_key(settings.to) not in known:
             near = suggestion(str(settings.to), known)
             yield f"relative.{name}.to={settings.to!r}: no such value of {settings.axis}; {near}"
+
+
+def _unknown_places(sweep: Sweep, reference: ReferenceSettings) -> Iterator[str]:
+    """Figures of places that the sweep does not have."""
+    for axis in reference.parsed.axes(sweep.axes):
+        column, known = reference.parsed.head.index(axis), _known_values(sweep, axis)
+        for line, row in reference.parsed.rows:
+            if value_key(row[column]) not in known:
+                yield f"reference.table, line {line}: {axis}={row[column]!r}: no such value of the axis; {suggestion(row[column], known)}"
 
 
 def _known_values(sweep: Sweep, axis: str) -> list[str]:
@@ -195,10 +207,10 @@ def _unknown_columns(sweep: Sweep) -> Iterator[str]:
             yield f"tables.{index}.over: {len(table.over)} numbers a cell, and an axis across; keep one, or drop columns"
         if table.relative_to is not None:
             axis = table.rows[0]
-            known = [str(value) for value in sweep.values(axis)] if axis in sweep.axes else []
+            known = _known_values(sweep, axis) if axis in sweep.axes else []
             if table.columns is not None or table.over:
                 yield f"tables.{index}.relative_to: only without columns and over"
-            elif str(table.relative_to) not in known:
+            elif value_key(table.relative_to) not in known:
                 near = suggestion(str(table.relative_to), known)
                 yield f"tables.{index}.relative_to={table.relative_to!r}: no such value of {axis}; {near}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from neupims_sim.sweeps.labels import Labels, LabelSettings
 from neupims_sim.sweeps.ranges import listed_values
@@ -38,6 +38,13 @@ Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Repeats = Annotated[int, Field(ge=1)]
 Aggregate = Literal["mean", "minimum", "maximum"]
 Variants = dict[str, Annotated[dict[Text, Settings], Field(min_length=1)]]
+
+
+def _with_a_seed_to_count_from(settings: Settings) -> Settings:
+    seed = settings.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ValueError(f"seed={seed!r} must be a whole number")
+    return settings
 
 
 class _Part(BaseModel):
@@ -84,7 +91,7 @@ class Sweep(_Part):
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     """Names the folder of the results."""
     title: str = ""
-    base: Settings = {}
+    base: Annotated[Settings, AfterValidator(_with_a_seed_to_count_from)] = {}
     """Configuration keys that all points share. ``system`` is a system's name or a YAML file."""
     variants: Variants = {}
     """Axes whose values set several keys at once: name of the axis -> label of the value -> settings, on top of ``base``.
@@ -140,8 +147,8 @@ class Sweep(_Part):
     def repeated(self) -> Grid:
         """The axis that only repeats every point, if there is one: ``seed``."""
         if self.repeats is not None:
-            first = int(self.base.get("seed", 0))
-            return {"seed": list(range(first, first + self.repeats))}
+            first = self.base.get("seed", 0)
+            return {"seed": [first + number for number in range(self.repeats)]}
         return {} if self.seeds is None else {"seed": list(self.seeds)}
 
     @property

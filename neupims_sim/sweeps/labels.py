@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from numbers import Real
 from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from neupims_sim.errors import InputError
@@ -156,9 +158,14 @@ def value_label(value: Any) -> str:
 
 
 def value_key(value: Any) -> str:
-    """One text for a value whether it comes from YAML or from a table: 1, 1.0 and "1.0" are ``"1"``."""
-    if isinstance(value, bool | int):
+    """One text for a value whether it comes from YAML or from a table: 1, 1.0 and "1.0" are ``"1"``.
+
+    What is neither number nor text (null, a list) is its JSON, as in ``points.csv``.
+    """
+    if isinstance(value, bool | int | np.bool_):
         return str(value)
+    if value is None or isinstance(value, list | Mapping):
+        return json.dumps(value)
     try:
         number = float(value)
     except (TypeError, ValueError):

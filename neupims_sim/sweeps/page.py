@@ -7,6 +7,8 @@ from pathlib import Path
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
 
+PAGE = "README.md"
+"""Its name in the folder of an experiment."""
 BEGIN, END = "<!-- tables -->", "<!-- /tables -->"
 
 

@@ -54,7 +54,7 @@ class ReferenceSettings(BaseModel):
     @cached_property
     def parsed(self) -> ReferenceTable:
         """The table."""
-        lines = csv.reader(io.StringIO(self.table), skipinitialspace=True)
+        lines = csv.reader(io.StringIO(self.table, newline=None), skipinitialspace=True)
         rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(lines, start=1) if row]
         return ReferenceTable(rows[0][1], rows[1:]) if rows else ReferenceTable([], [])
 
@@ -116,6 +116,8 @@ def reference_problems(reference: ReferenceSettings, axes: Sequence[str]) -> Ite
         return
     if len(set(parsed.head)) < len(parsed.head):
         yield "reference.table: two columns have one name"
+    if "" in parsed.head:
+        yield "reference.table: a column has no name"
     used, seen = parsed.axes(axes), dict[tuple[str, ...], int]()
     for line, row in parsed.rows:
         if len(row) != len(parsed.head):

@@ -24,7 +24,8 @@ from neupims_sim.sweeps.identity import code_version, inputs_version
 from neupims_sim.sweeps.points import Point, expand, place_text
 from neupims_sim.sweeps.processes import execute_in_processes
 from neupims_sim.sweeps.reading import find_sweep, parse_sweep
-from neupims_sim.sweeps.store import SWEEP, TABLE, parse_table, replace_file, scalars, table_text
+from neupims_sim.sweeps.store import SWEEP, TABLE, parse_table, scalars, table_text
+from neupims_sim.writing import write_text
 
 EXPORT_SECONDS = 5.0
 """The least time from one writing of ``points.csv`` to the next while points run."""
@@ -192,11 +193,9 @@ class _Folder:
         """Write a file as a whole."""
         path = self.directory / name
         try:
-            replace_file(path, text)
-        except OSError as error:
-            raise InputError(
-                f"{label(path)}: cannot be written ({error.strerror}); finished points are stored, the same command goes on"
-            ) from error
+            write_text(path, text, label(path))
+        except InputError as error:
+            raise InputError(f"{error}; finished points are stored, the same command goes on") from error
 
 
 def _packed(point: Point) -> tuple[str, str, str, bytes]:

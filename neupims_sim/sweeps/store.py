@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -124,13 +123,3 @@ def scalars(result: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _cell(value: Any) -> Any:
     """An axis value as a cell: numbers and texts as they are, anything else as JSON."""
     return value if isinstance(value, bool | int | float | str) else json.dumps(value)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a text file as a whole: under a temporary name, then renamed. Line ends stay as they are."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from numbers import Real
@@ -10,12 +11,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from neupims_sim.sweeps.definition import Aggregate, Sweep, TableSettings
-from neupims_sim.sweeps.labels import Label, is_one_of
+from neupims_sim.sweeps.labels import Label, is_one_of, value_key
 
 DEFAULT: list[Aggregate] = ["mean"]
 """Shown of points that only repeat one."""
 MISSING = "–"
-"""In the cell of a point that is excluded or lacks the number."""
+"""In the cell of points that are excluded, or of which one lacks the number."""
 
 
 class PivotTable(NamedTuple):
@@ -59,11 +60,11 @@ def _pivot(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> PivotT
         return _list(sweep, settings, table)
     labels, (value,) = sweep.shown_labels(), settings.value
     shown = labels.column(value)
-    repeats = _repeats(table, [*settings.rows, settings.columns])
+    repeats = _repeats(sweep, table, [*settings.rows, settings.columns])
     how = (settings.over or DEFAULT)[0]
     cells = {key: _cell(rows, value, how, settings.decimals, shown) for key, rows in repeats.items()}
     rows = list(dict.fromkeys(key[:-1] for key in cells))
-    columns = list(dict.fromkeys(key[-1] for key in cells))
+    columns = [value for (value,) in _repeats(sweep, table, [settings.columns])]
     lines = [
         [*_heads(sweep, settings, row), *(cells.get((*row, column), MISSING) for column in columns)] for row in rows
     ]
@@ -77,15 +78,18 @@ def _pivot(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> PivotT
 def _list(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> PivotTable:
     numbers = [(value, how) for value in settings.value for how in settings.over or DEFAULT]
     labels = {value: sweep.shown_labels().column(value) for value in settings.value}
-    repeats = _repeats(table, settings.rows)
+    repeats = _repeats(sweep, table, settings.rows)
+    bases = {
+        tuple(others): rows
+        for (first, *others), rows in repeats.items()
+        if settings.relative_to is not None and is_one_of(first, settings.relative_to)
+    }
     lines = []
     for (first, *others), rows in repeats.items():
-        base = repeats.get((settings.relative_to, *others), [])
+        base = bases.get(tuple(others), [])
         cells = []
         for value, how in numbers:
-            ratio = (
-                _ratio(_number(rows, value, how), _number(base, value, how)) if first != settings.relative_to else ""
-            )
+            ratio = _ratio(_number(rows, value, how), _number(base, value, how)) if rows is not base else ""
             cells.append(_cell(rows, value, how, settings.decimals, labels[value]) + ratio)
         lines.append([*_heads(sweep, settings, (first, *others)), *cells])
     heads = [f"{labels[value]}, {how}" if settings.over else str(labels[value]) for value, how in numbers]
@@ -131,26 +135,32 @@ def _axes(sweep: Sweep, settings: TableSettings) -> list[str]:
 
 
 def _markdown(pivot: PivotTable) -> str:
-    title = f"**{pivot.title}**" + (f" ({pivot.note})" if pivot.note else "")
+    title = f"**{' '.join(pivot.title.split())}**" + (f" ({pivot.note})" if pivot.note else "")
     rule = ["---"] * len(pivot.axes) + ["---:"] * len(pivot.heads)
     return "\n".join([title, "", *map(_line, [[*pivot.axes, *pivot.heads], rule, *pivot.lines])])
 
 
-def _repeats(table: pd.DataFrame, axes: Sequence[str]) -> dict[tuple[Any, ...], list[Mapping[Hashable, Any]]]:
-    """The points of a place on the axes: one, or its repeats over seeds."""
+def _repeats(
+    sweep: Sweep, table: pd.DataFrame, axes: Sequence[str]
+) -> dict[tuple[Any, ...], list[Mapping[Hashable, Any]]]:
+    """The points of a place on the axes: one, or its repeats over seeds. Places are in the order of the whole sweep."""
     found: dict[tuple[Any, ...], list[Mapping[Hashable, Any]]] = {}
     for row in table.to_dict("records"):
         found.setdefault(tuple(row[axis] for axis in axes), []).append(row)
-    return found
+    order: dict[tuple[str, ...], int] = {}
+    for steps in itertools.product(*sweep.dimensions):  # what is excluded, too: the first row may lack a column
+        place = {axis: value for step in steps for axis, value in step.items()}
+        order.setdefault(tuple(value_key(place[axis]) for axis in axes), len(order))
+    return dict(sorted(found.items(), key=lambda item: order.get(tuple(map(value_key, item[0])), len(order))))
 
 
 def _number(rows: Sequence[Mapping[Hashable, Any]], value: str, how: Aggregate) -> Any:
-    """The value of a point; of several points their mean, minimum or maximum. None where one failed, or there is none."""
-    if not rows or any(row["status"] != "ok" for row in rows):
+    """The value of a point; of several points their mean, minimum or maximum. None where one failed or lacks the number."""
+    values = [row[value] for row in rows]
+    if not values or any(row["status"] != "ok" for row in rows) or any(pd.isna(number) for number in values):
         return None
-    values = [row[value] for row in rows if row[value] is not None and row[value] == row[value]]  # neither None nor NaN
     if len(values) < 2 or not all(isinstance(number, Real) for number in values):
-        return values[0] if values else None
+        return values[0]
     if how == "mean":
         return math.fsum(values) / len(values)
     return min(values) if how == "minimum" else max(values)

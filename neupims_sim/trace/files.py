@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import IO, Any, NamedTuple
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.trace.check import checked
 from neupims_sim.trace.operators import ELEMENT_BYTES, VERSION, Operator, Tensor, Trace, TraceHeader
+from neupims_sim.writing import replaced
 
 FORMAT = "neupims_sim-trace"
 
@@ -63,20 +63,14 @@ def write_trace(path: str | Path, header: TraceHeader, operators: Iterable[Opera
     """
     path = Path(path)
     compress = _is_compressed(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with replaced(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
+        with temporary.open("wb") as file:
             if compress:
                 with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as compressed:
                     _write_lines(compressed, header, operators)
             else:
                 _write_lines(file, header, operators)
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot write: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _write_lines(file: IO[bytes] | gzip.GzipFile, header: TraceHeader, operators: Iterable[Operator]) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from neupims_sim.writing import replaced
 
 Event = dict[str, Any]
 
@@ -133,25 +134,18 @@ def microseconds(picoseconds: int) -> float:
 
 
 def write_events(path: Path, events: Iterable[Event], about: Mapping[str, Any]) -> None:
-    """Write a file of trace events (gzip'ed JSON) under a temporary name, then rename it.
-
-    The same events give the same bytes.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with (
-            temporary.open("wb") as file,
-            gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as compressed,
-        ):
-            compressed.write(b'{"traceEvents":[')
-            remaining, separator = iter(events), b"\n"
-            while part := list(islice(remaining, _PART)):
-                compressed.write(separator + _json(part)[1:-1])
-                separator = b",\n"
-            compressed.write(b'\n],"displayTimeUnit":"ns","otherData":' + _json(about) + b"}\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a file of trace events, gzip'ed JSON: the same bytes for the same events. Raises InputError if it cannot be written."""
+    with (
+        replaced(path) as temporary,
+        temporary.open("wb") as file,
+        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as compressed,
+    ):
+        compressed.write(b'{"traceEvents":[')
+        remaining, separator = iter(events), b"\n"
+        while part := list(islice(remaining, _PART)):
+            compressed.write(separator + _json(part)[1:-1])
+            separator = b",\n"
+        compressed.write(b'\n],"displayTimeUnit":"ns","otherData":' + _json(about) + b"}\n")
 
 
 _PART = 500

@@ -97,7 +97,7 @@ class Timeline:
     def write(self, path: Path) -> None:
         """Write the events of the window; the format is in docs/timeline.md.
 
-        Raises InputError where the run had ended before the window began, OSError where the file cannot be written.
+        Raises InputError where the run had ended before the window began, or the file cannot be written.
         """
         self._commands.add(self._memory.take_log())
         start, end = self._shown()
