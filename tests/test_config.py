@@ -223,12 +223,19 @@ def test_off_is_a_word_and_not_false() -> None:
         ("model.kv_heads=2", ["parallel.tensor=4", "model.kv_heads=2"]),
         ("model.kv_heads=12", ["--set: model.kv_heads=12", "model.heads=32"]),
         ("memory=hbm2", ["attention_on='pim'", "no PIM"]),
+        ("workload.context_tokens=4096", ["--set: workload.context_tokens=4096", "model.max_positions=2048"]),
         ("workload.warmup.max_context_tokens=4096", ["--set: workload.warmup", "model.max_positions=2048"]),
     ],
 )
 def test_bad_override_is_refused_in_one_line_that_helps(override: str, parts: list[str]) -> None:
     text = message("neupims", [override])
     assert all(part in text for part in parts), text
+
+
+def test_lengths_are_stated_once(tmp_path: Path) -> None:
+    (tmp_path / "batch.csv").write_text("seq_len\n100\n")
+    overrides = ["workload.context_tokens=100", f"workload.requests={tmp_path / 'batch.csv'}"]
+    assert "both state lengths; keep one of them" in message("neupims", overrides)
 
 
 def test_batch_smaller_than_the_pipeline_is_refused() -> None:

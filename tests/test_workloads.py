@@ -302,6 +302,12 @@ def test_contexts_stay_within_the_cap_and_are_never_empty() -> None:
     assert contexts.max() == 1000
 
 
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+def test_requests_can_all_be_alike(phase: Any) -> None:
+    batch = request_batch(WorkloadConfig(name="test", phase=phase, batch_size=3, context_tokens=77), seed=0)
+    assert (batch.context_tokens.tolist(), batch.channels) == ([77, 77, 77], None)
+
+
 def test_same_seed_same_batch_and_purposes_are_independent() -> None:
     workload = WorkloadConfig(name="test")
     assert warmed_up_batch(workload, 3).tolist() == warmed_up_batch(workload, 3).tolist()

@@ -209,6 +209,18 @@ def _llm_violations(
             f"workload.warmup.max_context_tokens={workload.warmup.max_context_tokens} is longer than "
             f"model.max_positions={model.max_positions} of {model.name}",
         )
+    if workload.context_tokens is not None and workload.requests is not None:
+        yield (
+            ("workload", "context_tokens"),
+            f"workload.context_tokens={workload.context_tokens} and workload.requests={workload.requests!r} both state "
+            "lengths; keep one of them",
+        )
+    if (workload.context_tokens or 0) > model.max_positions:
+        yield (
+            ("workload", "context_tokens"),
+            f"workload.context_tokens={workload.context_tokens} is longer than model.max_positions={model.max_positions} "
+            f"of {model.name}",
+        )
     if workload.requests is not None and not Path(workload.requests).is_file():
         yield ("workload", "requests"), f"workload.requests={workload.requests!r}: no such file"
     if workload.background is not None:

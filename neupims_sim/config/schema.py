@@ -151,6 +151,8 @@ class WorkloadConfig(Section):
     phase: Literal["decode", "prefill"] = "decode"
     requests: str | None = None
     """Path of a request batch CSV (``seq_len,ch_idx``); overrides dataset and batch_size."""
+    context_tokens: PositiveInt | None = None
+    """Tokens of every request, the one of this iteration included, in place of lengths drawn from the dataset."""
     warmup: WarmupConfig = WarmupConfig()
     lm_head: bool = False
     """Whether the trace includes the embedding and the LM head besides the decoder blocks."""

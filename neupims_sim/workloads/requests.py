@@ -129,12 +129,14 @@ def prompt_batch(workload: WorkloadConfig, seed: int) -> Tokens:
 
 
 def request_batch(workload: WorkloadConfig, seed: int) -> RequestBatch:
-    """The requests of ``workload``: the file ``workload.requests`` where given, else drawn from its dataset.
+    """The requests of ``workload``: the file ``workload.requests`` where given, else drawn from its dataset, or all alike.
 
     Decode takes a warmed-up batch, prefill a batch of new prompts. Raises ``InputError``.
     """
     if workload.requests is not None:
         return read_request_batch(workload.requests)
+    if workload.context_tokens is not None:
+        return RequestBatch(np.full(workload.batch_size, workload.context_tokens, dtype=np.int64))
     draw = warmed_up_batch if workload.phase == "decode" else prompt_batch
     return RequestBatch(draw(workload, seed))
 
