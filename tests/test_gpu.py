@@ -172,6 +172,13 @@ def test_a_link_costs_a_gpu_time() -> None:
     assert ring.utilization["link"] == pytest.approx(reduced / ring.block_cycles, rel=0.01)
 
 
+def test_all_reduces_are_work_of_the_link() -> None:
+    links = {"parallel.link.topology": "ring", "parallel.link.bandwidth_gbps": 300}
+    units = simulate(gpu_config("gpu_a100", **{"parallel.tensor": 4}, **links)).operator_unit
+    assert {name for name, unit in units.items() if unit == "link"} == {"projection_all_reduce", "ffn_all_reduce"}
+    assert set(units.values()) == {"link", "GPU"}
+
+
 def test_a_pipeline_of_gpus_gives_a_micro_batch_per_stage_time() -> None:
     result = simulate(gpu_config(**{"parallel.pipeline": 2}))
     assert result.layers == 16

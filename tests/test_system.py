@@ -256,6 +256,7 @@ def test_metrics_are_means_over_snapshots(three: tuple[Result, list[Result]]) ->
     assert together.cycles == round(mean(r.cycles for r in alone))
     assert together.mean_context_tokens == pytest.approx(mean(r.mean_context_tokens or 0 for r in alone))
     assert together.traffic_bytes["read"] == round(mean(r.traffic_bytes["read"] for r in alone))
+    assert together.operator_unit.keys() == together.operator_flops.keys() == alone[0].operator_flops.keys()
     assert len({r.mean_context_tokens for r in alone}) == 3
     assert together.snapshots == 3
 

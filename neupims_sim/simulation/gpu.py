@@ -174,7 +174,7 @@ def _result(
         operator_flops=_by_name(block, lambda timed: 2 * timed.kernel.macs or timed.kernel.vector_flops),
         operator_bytes=_by_name(block, lambda timed: timed.bytes),
         operator_busy_cycles=_by_name(block, lambda timed: timed.seconds * hertz),
-        operator_unit={timed.kernel.name: "GPU" for timed, _ in block},
+        operator_unit={timed.kernel.name: "link" if timed.kernel.kind == "all_reduce" else "GPU" for timed, _ in block},
         peak={"npu_flops_per_s": gpu.peak_flops, "memory_bytes_per_s": gpu.bandwidth_gbps * 1e9},
         background={},
         interleaving="off",

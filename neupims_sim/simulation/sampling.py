@@ -35,7 +35,8 @@ def mean_result(results: Sequence[Result]) -> Result:
     means = {name: _mean([getattr(result, name) for result in results]) for name in names}
     rates = [result.throughput_per_s for result in results]
     half_width = student_t_975(len(rates) - 1) * stdev(rates) / math.sqrt(len(rates))
-    return replace(first, **means, snapshots=len(results), throughput_ci95_per_s=half_width)
+    units = {name: unit for result in results for name, unit in result.operator_unit.items()}
+    return replace(first, **means, operator_unit=units, snapshots=len(results), throughput_ci95_per_s=half_width)
 
 
 def _mean(values: Sequence[Any]) -> Any:
