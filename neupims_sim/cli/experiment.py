@@ -71,7 +71,7 @@ def _write(definition: Sweep, table: pd.DataFrame, results: Path, target: Path, 
     failed = int((table["status"] == "failed").sum())
     failures = f" ({failed} failed)" if failed else ""
     origin = f"`{command}`: {_points(table)}{failures}, neupims_sim {neupims_sim.__version__}."
-    files = [file for suffix in (".svg", ".png") for file in draw(results, output=target / f"figure{suffix}")]
+    files = draw(results, output=[target / "figure.svg", target / "figure.png"])
     write_text(target / TABLE, read_text(results / TABLE))
     for place in {target, results}:  # a report of the results shows the page, too
         write_text(place / PAGE, fill(page, f"{to_markdown(definition, table)}\n\n{origin}".lstrip()))

@@ -10,7 +10,7 @@ and ``axes`` (names of the table's columns that are axes, in order), ``labels`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,10 @@ DEFAULT_KIND = "throughput_bars"
 
 
 def draw(
-    directory: str | Path, kind: str | None = None, metric: str | None = None, output: str | Path | None = None
+    directory: str | Path,
+    kind: str | None = None,
+    metric: str | None = None,
+    output: str | Path | Sequence[str | Path] | None = None,
 ) -> list[Path]:
     """Draw the results in a folder; returns the files written.
 
@@ -42,12 +45,13 @@ def draw(
     directory: results folder of a sweep.
     kind: a plot (`find_plot`); all that the sweep file states unless given.
     metric: the column to show; that of the sweep file, or else the plot's own choice, unless given.
-    output: the file to write (pdf, png or svg); ``DIRECTORY/<kind>.pdf`` and ``.png`` unless given. If there are several
-        plots, each file's name ends in ``-1``, ``-2`` and so on.
+    output: the file or files to write, each of every plot (pdf, png or svg); ``DIRECTORY/<kind>.pdf`` and ``.png`` unless given. If
+        there are several plots, the names end in ``-1``, ``-2`` and so on.
     """
     directory = Path(directory)
-    if output is not None:
-        check_format(Path(output))
+    stated_files = [Path(file) for file in ([output] if isinstance(output, str | Path) else output or [])]
+    for file in stated_files:
+        check_format(file)
     sweep, table = load_whole_results(directory)
     plots = stated_plots(sweep, kind)
     files = []
@@ -59,7 +63,7 @@ def draw(
             raise InputError(f"{label(directory)}: {error}") from error
         ending = f"-{number}" if len(plots) > 1 else ""
         default = [directory / f"{name.rpartition(':')[2]}{suffix}" for suffix in (".pdf", ".png")]
-        for file in default if output is None else [Path(output)]:
+        for file in stated_files or default:
             numbered = file.with_name(f"{file.stem}{ending}{file.suffix}")
             save_figure(figure, numbered)
             files.append(numbered)
