@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from neupims_sim.sweeps import base_values
+
 BETTER = ("higher", "lower")
 """Which values of a metric are good."""
 
@@ -20,12 +22,7 @@ def relative_to(
     metric / base where ``better`` is higher, base / metric where it is lower; NaN where one of the two is missing or the ratio
     is not finite.
     """
-    others = [name for name in axes if name != axis]
-    bases = table[table[axis] == value].drop_duplicates(others or None)
-    if others:
-        base = table[others].merge(bases[[*others, metric]], on=others, how="left")[metric].to_numpy(dtype=np.float64)
-    else:
-        base = np.full(len(table), bases[metric].iloc[0] if len(bases) else np.nan)
+    base = np.array(base_values(table, axes, axis, value, metric), dtype=np.float64)
     values = table[metric].to_numpy(dtype=np.float64)
     with np.errstate(all="ignore"):
         ratios = values / base if better == "higher" else base / values

@@ -7,6 +7,7 @@ from neupims_sim.sweeps.execution import RunPoint
 from neupims_sim.sweeps.labels import Label, Labels, value_label
 from neupims_sim.sweeps.points import Point, expand
 from neupims_sim.sweeps.reading import read_sweep
+from neupims_sim.sweeps.reference import base_values
 from neupims_sim.sweeps.running import Progress, sweep
 from neupims_sim.sweeps.store import load_results, load_whole_results
 
@@ -17,6 +18,7 @@ __all__ = [
     "Progress",
     "RunPoint",
     "Sweep",
+    "base_values",
     "expand",
     "load_results",
     "load_whole_results",

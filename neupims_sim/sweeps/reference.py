@@ -90,14 +90,20 @@ def reference_columns(
 
 def relative_column(settings: RelativeSettings, axes: Sequence[str], table: pd.DataFrame) -> list[float | None]:
     """The ratio of every point; None where a number is missing, or the other is 0."""
+    bases = base_values(table, axes, settings.axis, settings.to, settings.of)
+    return [_ratio(value, base) for value, base in zip(table[settings.of], bases, strict=True)]
+
+
+def base_values(table: pd.DataFrame, axes: Sequence[str], axis: str, value: Any, column: str) -> list[Any]:
+    """For every point the cell of ``column`` of the point with ``value`` on ``axis`` and all else alike; None if there is none."""
     records = table.to_dict("records")
-    others = [axis for axis in axes if axis != settings.axis]
+    others = [name for name in axes if name != axis]
 
     def rest(row: Mapping[Hashable, Any]) -> tuple[str, ...]:
-        return tuple(value_key(row[axis]) for axis in others)
+        return tuple(value_key(row[name]) for name in others)
 
-    base = {rest(row): row[settings.of] for row in records if value_key(row[settings.axis]) == value_key(settings.to)}
-    return [_ratio(row[settings.of], base.get(rest(row))) for row in records]
+    bases = {rest(row): row[column] for row in records if value_key(row[axis]) == value_key(value)}
+    return [bases.get(rest(row)) for row in records]
 
 
 def _ratio(value: Any, base: Any) -> float | None:
