@@ -138,6 +138,7 @@ def test_inv_5_no_run_beats_the_peaks(system: str, options: Settings) -> None:
     assert result.simulated_cycles >= result.observations.npu_macs / peak_macs
     for name, share in result.utilization.items():
         assert 0 <= share <= 1, name
+    assert result.utilization["npu"] <= result.utilization["npu_busy"]  # arrays multiply only while they are busy
 
 
 @settings(max_examples=12)
