@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import simpy
 from memory_cases import memory
@@ -24,10 +26,10 @@ POWER = PowerConfig(
     idd4w_ma=500,
     idd5ab_ma=250,
     pim_idd3n_ma=15,
-    pim_activate_pj=3312,
-    dot_product_pj=3216,
-    gwrite_pj=12864,
-    result_read_pj=804,
+    pim_activate_pj_per_row=828,
+    dot_product_pj_per_byte=3.140625,
+    gwrite_pj_per_byte=12.5625,
+    result_read_pj_per_bank=25.125,
 )
 
 
@@ -120,6 +122,31 @@ def test_energy_by_cause_is_events_times_their_energy(name: str) -> None:
         assert energy["pim_result_read"] == pytest.approx(3 * 804)
         assert energy["pim_vector_write"] == pytest.approx(12_864)
         assert energy["pim_activate"] == pytest.approx(8 * 3312)
+
+
+@pytest.mark.parametrize(
+    ("change", "dearer"),
+    [
+        ({"organization.banks_per_group": 8}, {"PIM_ACT", "dot_product", "GEMV"}),
+        ({"organization.bank_groups": 8}, {"dot_product", "GEMV"}),
+        ({"organization.ranks": 4}, {"dot_product", "GEMV"}),
+        ({"pim.multipliers_per_bank": 32}, {"dot_product"}),
+        ({"organization.row_bytes": 2048}, {"GWRITE"}),
+        ({"pim.activates": "rank"}, {"PIM_ACT"}),
+    ],
+    ids=str,
+)
+def test_pim_energies_are_per_row_byte_and_bank(change: dict[str, Any], dearer: set[str]) -> None:
+    """Twice of what a command does costs twice as much, so a byte, a row or a result costs what it did."""
+    before, after = (command_energy_pj(load_memory("hbm2_pim_dual", overrides=extra)) for extra in ({}, change))
+    times = 4 if "pim.activates" in change else 2
+    for command in ("PIM_ACT", "GWRITE", "GEMV", "dot_product"):
+        assert after[command] == pytest.approx(before[command] * (times if command in dearer else 1)), command
+
+
+def test_a_dot_product_costs_by_the_bytes_of_its_elements() -> None:
+    config = load_memory("hbm2_pim_dual")
+    assert [command_energy_pj(config, size)["dot_product"] for size in (1, 2, 4)] == pytest.approx([1608, 3216, 6432])
 
 
 def test_a_table_without_power_has_no_energy() -> None:

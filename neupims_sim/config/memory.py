@@ -245,14 +245,14 @@ class PowerConfig(_Section):
     """What the PIM row buffers of a dual-row-buffer device add to standby, all of them closed."""
     pim_idd3n_ma: NonNegativeFloat = 0.0
     """The same with a PIM row open."""
-    pim_activate_pj: NonNegativeFloat = 0.0
-    """One PIM_ACT, all its banks, pJ."""
-    dot_product_pj: NonNegativeFloat = 0.0
-    """One dot-product slot of a GEMV, all banks of the channel, pJ."""
-    gwrite_pj: NonNegativeFloat = 0.0
-    """One GWRITE, pJ."""
-    result_read_pj: NonNegativeFloat = 0.0
-    """The result of one GEMV, all banks of the channel, pJ."""
+    pim_activate_pj_per_row: NonNegativeFloat = 0.0
+    """Opening one PIM row; a PIM_ACT opens one in each of its banks."""
+    dot_product_pj_per_byte: NonNegativeFloat = 0.0
+    """Reading a byte of an open PIM row and multiplying it (assumption: formats differ by their bytes)."""
+    gwrite_pj_per_byte: NonNegativeFloat = 0.0
+    """Copying a byte of a row into the global vector buffer; a GWRITE copies a row."""
+    result_read_pj_per_bank: NonNegativeFloat = 0.0
+    """Reading one result; a GEMV has one per bank."""
     source: str = ""
 
 

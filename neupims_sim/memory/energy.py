@@ -11,13 +11,19 @@ from neupims_sim.errors import InputError
 from neupims_sim.memory.device import Counters
 
 
-def command_energy_pj(memory: MemoryConfig) -> dict[str, float]:
-    """Energy of one command above standby, pJ (GEMV: its result; ``dot_product``: one slot of it in all banks).
+FP16_BYTES = 2
+"""Of an element that PIM multiplies, unless the configuration says otherwise."""
+
+
+def command_energy_pj(memory: MemoryConfig, element_bytes: int = FP16_BYTES) -> dict[str, float]:
+    """Energy of one command above standby, pJ (GEMV: its results; ``dot_product``: one slot of it), in all of its banks.
+
+    ``element_bytes``: of what PIM multiplies.
 
     Raises InputError if the table has no ``power``, or lacks a timing that a current holds for.
     """
     power = _power(memory)
-    organization, timing = memory.organization, memory.timing
+    organization, timing, pim = memory.organization, memory.timing, memory.pim
     per_rank = power.vdd_v * power.devices_per_rank / organization.clock_ghz
     tras, trp = _cycles(memory, "tRAS"), _cycles(memory, "tRP")
     burst = organization.burst_cycles
@@ -25,16 +31,17 @@ def command_energy_pj(memory: MemoryConfig) -> dict[str, float]:
     per_bank = refresh * organization.banks_per_refpb / organization.banks_per_rank
     if power.idd5pb_ma:
         per_bank = per_rank * (power.idd5pb_ma - power.idd3n_ma) * timing.get("tRFCpb", 0)
+    opened = {"bank_group": organization.banks_per_group, "rank": organization.banks_per_rank}[pim.activates]
     return {
         "ACT": per_rank * (power.idd0_ma * (tras + trp) - power.idd3n_ma * tras - power.idd2n_ma * trp),
         "RD": per_rank * (power.idd4r_ma - power.idd3n_ma) * burst,
         "WR": per_rank * (power.idd4w_ma - power.idd3n_ma) * burst,
         "REF": refresh,
         "REFPB": per_bank,
-        "PIM_ACT": power.pim_activate_pj,
-        "GWRITE": power.gwrite_pj,
-        "GEMV": power.result_read_pj,
-        "dot_product": power.dot_product_pj,
+        "PIM_ACT": power.pim_activate_pj_per_row * opened,
+        "GWRITE": power.gwrite_pj_per_byte * organization.row_bytes,
+        "GEMV": power.result_read_pj_per_bank * organization.banks,
+        "dot_product": power.dot_product_pj_per_byte * organization.banks * pim.multipliers_per_bank * element_bytes,
     }
 
 
@@ -54,12 +61,16 @@ def standby_energy_pj(memory: MemoryConfig, memory_cycles: float, open_cycles: d
     return power.vdd_v * power.devices_per_rank / organization.clock_ghz * current
 
 
-def memory_energy_joules(memory: MemoryConfig, counters: Counters, memory_cycles: float) -> dict[str, float]:
+def memory_energy_joules(
+    memory: MemoryConfig, counters: Counters, memory_cycles: float, element_bytes: int = FP16_BYTES
+) -> dict[str, float]:
     """Energy of the whole device by cause, J, after ``memory_cycles`` cycles in which it did what ``counters`` say.
+
+    ``element_bytes``: of what PIM multiplies.
 
     Raises InputError if the table has no ``power``.
     """
-    each = command_energy_pj(memory)
+    each = command_energy_pj(memory, element_bytes)
     done = counters.commands
     picojoules = {
         "memory_background": standby_energy_pj(memory, memory_cycles, counters.open_cycles),

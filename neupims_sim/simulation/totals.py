@@ -68,7 +68,7 @@ def energy_joules(config: Config, at: Totals) -> dict[str, float]:
     memory_cycles = at.cycle * memory.organization.clock_ghz / config.clock_ghz
     dma_bytes = (at.counters.reads + at.counters.writes) * memory.organization.burst_bytes
     spent = npu_energy_joules(config.npu, macs=at.npu_macs, vector_cycles=at.vector_cycles, dma_bytes=dma_bytes)
-    return memory_energy_joules(memory, at.counters, memory_cycles) | spent
+    return memory_energy_joules(memory, at.counters, memory_cycles, config.npu.element_bytes) | spent
 
 
 def utilization(config: Config, block: Totals) -> dict[str, float]:
