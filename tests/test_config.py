@@ -294,7 +294,7 @@ def test_missing_key_names_the_file(tmp_path: Path) -> None:
         ("include: nowhere\n", ["include='nowhere'", "no such file"]),
         ("include: mine.yaml\n", ["circle"]),
         ("include: {a: 1}\n", ["include=", "list of file names"]),
-        ("seed: [1\n", ["line 2"]),
+        ("seed: [1\n", ["line 1"]),
         ("seed: 1\nseed: 2\n", ["line 2", "'seed' is given twice"]),
         ("- 1\n", ["mapping"]),
         ("include: neupims\npreset: [a]\n", ["preset=['a']"]),

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from neupims_sim.errors import suggestion
+from neupims_sim.errors import shown, suggestion
 
 
 def explain(schema: type[BaseModel], error: ErrorDetails, prefix: Sequence[str] = ()) -> str:
@@ -20,21 +20,21 @@ def explain(schema: type[BaseModel], error: ErrorDetails, prefix: Sequence[str] 
     if kind == "extra_forbidden":
         section = _section_at(schema, keys[:-1])
         allowed = section.model_fields if section else ()
-        return f"={_shown(value)}: unknown key; {suggestion(str(keys[-1]), allowed)}"
+        return f"={shown(value)}: unknown key; {suggestion(str(keys[-1]), allowed)}"
     if kind == "missing":
         return " is missing"
     if kind == "literal_error":
-        return f"={_shown(value)}: not an option; {suggestion(str(value), _options(schema, keys))}"
+        return f"={shown(value)}: not an option; {suggestion(str(value), _options(schema, keys))}"
     if kind == "value_error":
         message = str(error.get("ctx", {}).get("error", error["msg"]))
         names = [str(key) for key in (*prefix, *keys)]
         if names and message.startswith(f"{names[-1]}."):  # the validator starts with its own section's name
             return message.removeprefix(names[-1])
-        return f": {message}" if isinstance(value, dict) else f"={_shown(value)}: {message}"
+        return f": {message}" if isinstance(value, dict) else f"={shown(value)}: {message}"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return f"={_shown(value)}: must be a mapping"
+        return f"={shown(value)}: must be a mapping"
     message = error["msg"].replace("Input should be", "must be")
-    return f"={_shown(value)}: {message[:1].lower()}{message[1:]}"
+    return f"={shown(value)}: {message[:1].lower()}{message[1:]}"
 
 
 def _section_at(schema: type[BaseModel], keys: Sequence[str | int]) -> type[BaseModel] | None:
@@ -66,8 +66,3 @@ def _literals(annotation: Any) -> Iterator[Any]:
             yield argument
         else:
             yield from _literals(argument)
-
-
-def _shown(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."

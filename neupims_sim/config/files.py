@@ -1,4 +1,4 @@
-"""Where configuration files lie, how a name finds one, and how YAML is read.
+"""Where configuration files lie, how a name finds one, and what a file or an override says.
 
 A configuration root is a folder with a folder per kind of file (``memory``, ``systems``, ...): ``./configs`` (if it exists), the
 ``configs`` folder beside the package, and what installed packages offer under the entry-point group
@@ -7,44 +7,20 @@ A configuration root is a folder with a folder per kind of file (``memory``, ``s
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Hashable, Mapping, Sequence
-from functools import cache, lru_cache
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import neupims_sim
-from neupims_sim.errors import InputError, suggestion
+from neupims_sim.config import yaml_text
+from neupims_sim.errors import InputError, shown, suggestion
 
 PLUGIN_GROUP = "neupims_sim.configs"
 """Entry points that name a configuration root within an installed package."""
-
-_BOOL_TAG = "tag:yaml.org,2002:bool"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with the booleans of version 1.2 (``off`` is a word, as in ``interleaving: off``), and no key twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
-            if isinstance(key.value, str) and key.tag != "tag:yaml.org,2002:merge":
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    letter: [(tag, pattern) for tag, pattern in resolvers if tag not in (_BOOL_TAG, "tag:yaml.org,2002:timestamp")]
-    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_BOOL_TAG, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 def roots() -> list[Path]:
@@ -129,34 +105,31 @@ def label(path: Path) -> str:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file (empty if the file is)."""
-    return parse_yaml(read_text(path), label(path))
+    return parse_yaml(read_text(path, yaml_text.MOST_CHARACTERS), label(path))
 
 
-def read_text(path: Path) -> str:
-    """The text of a file; raises InputError if there is none."""
+def read_text(path: Path, most: int = 2**30) -> str:
+    """The text of a file in UTF-8, with or without byte order mark; raises InputError if there is none.
+
+    ``most``: characters that are read of it at most, and one more, for which whoever has this bound refuses it.
+    """
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{label(path)}: cannot be read: {_one_line(error)}") from error
+        with open(path, encoding="utf-8-sig") as file:
+            return file.read(most + 1)
+    except UnicodeDecodeError:
+        raise InputError(f"{label(path)}: cannot be read: not UTF-8 text") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        raise InputError(f"{label(path)}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def parse_yaml(text: str, source: str) -> dict[str, Any]:
     """The mapping in a text; messages start with ``source``."""
-    try:
-        tree = _parsed(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{source}: {_yaml_problem(error)}") from error
+    tree = yaml_text.parse(text, source)
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise InputError(f"{source}: holds {_shown(tree)}, a mapping of keys to values is needed")
-    return _string_keys(tree)
-
-
-@lru_cache(maxsize=256)
-def _parsed(text: str) -> Any:
-    """What a YAML text says. Parsing dominates the loading of a configuration, and a sweep loads the same few files often."""
-    return yaml.load(text, _Loader)
+        raise InputError(f"{source}: holds {shown(tree)}, a mapping of keys to values is needed")
+    return dict(tree)
 
 
 def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[tuple[str, ...], Any]]:
@@ -173,33 +146,12 @@ def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[
         for text in overrides:
             key, equals, value = text.partition("=")
             if not equals:
-                raise InputError(f"--set {text!r}: write key=value, e.g. model.layers=2")
-            try:
-                pairs.append((key.strip(), yaml.load(value, _Loader)))
-            except yaml.YAMLError as error:
-                raise InputError(f"--set {key.strip()}={value!r}: {_yaml_problem(error)}") from error
+                raise InputError(f"--set {shown(text)}: write key=value, e.g. model.layers=2")
+            pairs.append((key.strip(), yaml_text.parse(value, f"--set {key.strip()}={shown(value)}")))
     parsed = []
     for key, value in pairs:
         parts = tuple(key.split("."))
         if not all(parts):
-            raise InputError(f"--set {key!r}: an empty key; write e.g. model.layers=2")
-        parsed.append((parts, _string_keys(value) if isinstance(value, Mapping) else value))
+            raise InputError(f"--set {shown(key)}: an empty key; write e.g. model.layers=2")
+        parsed.append((parts, value))
     return sorted(parsed, key=lambda item: len(item[0]) - (item[0][-1] == "base"))
-
-
-def _string_keys(tree: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): _string_keys(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    return f"line {mark.line + 1}: {problem}" if mark and problem else f"not valid YAML: {_one_line(error)}"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

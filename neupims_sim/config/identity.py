@@ -7,8 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
+from neupims_sim.config import yaml_text
 from neupims_sim.config.schema import Config
 
 
@@ -36,30 +35,14 @@ def dump_tree(tree: Mapping[str, Any]) -> str:
     if "constraints" in memory:
         rows = [_row(constraint) for constraint in memory["constraints"]]
         tree = {**tree, "memory": {**memory, "constraints": rows}}
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return yaml_text.dump(tree)
 
 
-class _FlowList(list[Any]):
-    """A list written on one line."""
-
-
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _represent_flow(dumper: yaml.SafeDumper, row: _FlowList) -> yaml.Node:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", row, flow_style=True)
-
-
-_Dumper.add_representer(_FlowList, _represent_flow)
-
-
-def _row(constraint: Mapping[str, Any]) -> _FlowList:
+def _row(constraint: Mapping[str, Any]) -> yaml_text.FlowList:
     """A timing constraint as memory files write it."""
     row = [
         constraint["scope"], " ".join(constraint["previous"]), " ".join(constraint["next"]), constraint["latency"]
     ]  # fmt: skip
     defaults = {"window": 1, "when": [], "source": ""}
     options = {key: constraint[key] for key, default in defaults.items() if constraint[key] != default}
-    return _FlowList([*row, options] if options else row)
+    return yaml_text.FlowList([*row, options] if options else row)

@@ -16,10 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from neupims_sim.config import MemoryConfig
-from neupims_sim.config.files import label
+from neupims_sim.config.files import label, parse_yaml
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.memory.spec import resolve
 
@@ -282,7 +280,7 @@ def _comment(note: str) -> list[str]:
 def _check(path: Path, text: str) -> None:
     """Have the table resolved, so that what its figures do not allow is said now."""
     try:
-        resolve(MemoryConfig.model_validate(yaml.safe_load(text)))
+        resolve(MemoryConfig.model_validate(parse_yaml(text, label(path))))
     except ValueError as error:
         raise InputError(f"{label(path)}: does not make a memory: {' '.join(str(error).split())}") from None
 

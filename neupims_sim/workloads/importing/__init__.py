@@ -7,9 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-import yaml
-
-from neupims_sim.config import ModelConfig, VitConfig
+from neupims_sim.config import ModelConfig, VitConfig, yaml_text
 from neupims_sim.errors import InputError
 from neupims_sim.registry import Registry
 from neupims_sim.trace import Trace, checked
@@ -108,7 +106,7 @@ def model_yaml(imported: ImportedModel, origin: str) -> str:
         derived = {"family": "decoder", "kv_heads": model.heads, "head_size": model.d_model // model.heads}
         values = {key: value for key, value in values.items() if key not in derived or value != derived[key]}
     head = "".join(f"# {line}\n" for line in (origin, *imported.notes))
-    return head + yaml.safe_dump(values, sort_keys=False)
+    return head + yaml_text.dump(values)
 
 
 def _flag(name: str) -> str:
