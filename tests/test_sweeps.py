@@ -18,6 +18,7 @@ from cli_cases import run
 
 from neupims_sim.config import Config, config_hash, load_config
 from neupims_sim.errors import InputError
+from neupims_sim.plots.frame import parts_of
 from neupims_sim.sweeps import Progress, expand, load_results, read_sweep, sweep
 from neupims_sim.sweeps.database import Reader
 from neupims_sim.sweeps.execution import Task
@@ -235,13 +236,34 @@ def test_a_table_is_relative_to_a_number_among_words(file: Path, tmp_path: Path)
     assert all(line[-1].endswith("×)") for line in pivot.lines[2:])
 
 
+def test_labels_are_text_however_they_look(file: Path, tmp_path: Path) -> None:
+    """Labels 1, 01 and 1.0 are three variants: three rows of the table, three heads, three panels, with a value each."""
+    edited(file, "  workload.batch_size: [8, 16, 32]\n", "")
+    edited(
+        file,
+        "grid:",
+        "variants:\n  link: {1: {seed: 1}, 01: {seed: 2}, 1.0: {seed: 3}}\n"
+        'names: {link: {01: one}}\nreference: {source: x, table: "link, theirs\\n1, 10\\n01, 20\\n1.0, 30"}\n'
+        "exclude: [{link: '01', system: neupims}]\ngrid:",
+    )
+    edited(file, "metrics:", "tables: [{title: T, rows: [system, link], value: [cycles, theirs]}]\nmetrics:")
+    sweep(file, tmp_path / "out", 1, lambda config: fake(config) | {"cycles": config.seed})
+    definition, table = load_results(tmp_path / "out")
+    npu_only = table[table["system"] == "npu_only"]
+    assert dict(zip(npu_only["link"], npu_only["cycles"], strict=True)) == {"1": 1, "01": 2, "1.0": 3}
+    assert dict(zip(npu_only["link"], npu_only["theirs"], strict=True)) == {"1": 10, "01": 20, "1.0": 30}
+    assert set(table[table["system"] == "neupims"]["link"]) == {"1", "1.0"}
+    (pivot,) = pivot_tables(definition, table)
+    assert [line[1] for line in pivot.lines if line[0] == "NPU-only"] == ["1", "one", "1.0"]
+    assert len(parts_of(npu_only, ["link"], definition.shown_labels())) == 3
+
+
 @pytest.mark.parametrize("value", [None, True, 1, 1.5, "1e3", "a", [1, 2], {"a": None}])
 def test_a_value_has_one_text_in_the_file_and_in_the_table(value: Any, tmp_path: Path) -> None:
     """One in points.csv, too, as such and as Pandas holds a column of it."""
     cell = value if isinstance(value, bool | int | float | str) else json.dumps(value)
-    column = parse_table(pd.DataFrame({"point": "", "status": "", "error": "", "axis": [cell]}).to_csv(index=False))[
-        "axis"
-    ]
+    text = pd.DataFrame({"point": "", "status": "", "error": "", "axis": [cell]}).to_csv(index=False)
+    column = parse_table(text, ["axis"] if isinstance(value, str) else [])["axis"]
     assert value_key(column.unique()[0]) == value_key(column.tolist()[0]) == value_key(value)
 
 

@@ -122,7 +122,7 @@ def results(
 ) -> None:
     """Print the results of a sweep."""
     definition, text = load_text(directory)
-    table = parse_table(text)
+    table = parse_table(text, definition.text_axes)
     chosen = pd.Series(True, index=table.index) if where is None else _chosen(table, where)
     if failed:
         chosen &= table["status"] == "failed"

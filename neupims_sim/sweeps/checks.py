@@ -9,7 +9,7 @@ from neupims_sim.config.files import available
 from neupims_sim.errors import suggestion
 from neupims_sim.sweeps.definition import Quick, Sweep, TableSettings
 from neupims_sim.sweeps.derivation import expression_problem
-from neupims_sim.sweeps.labels import is_one_of, value_key
+from neupims_sim.sweeps.labels import is_one_of, value_key, written_key
 from neupims_sim.sweeps.reference import ReferenceSettings, reference_problems
 
 FIXED_COLUMNS = ("point", "status", "error")
@@ -127,7 +127,7 @@ def _columns_named_twice(sweep: Sweep) -> Iterator[str]:
 def _bad_additions(sweep: Sweep) -> Iterator[str]:
     """What is wrong with ``reference`` and ``relative``."""
     if sweep.reference is not None:
-        yield from reference_problems(sweep.reference, sweep.axes)
+        yield from reference_problems(sweep.reference, sweep.axes, sweep.text_axes)
         yield from _unknown_places(sweep, sweep.reference)
     columns = [*sweep.metrics, *sweep.reference_columns]
     for name, settings in sweep.relative.items():
@@ -147,7 +147,7 @@ def _unknown_places(sweep: Sweep, reference: ReferenceSettings) -> Iterator[str]
     for axis in reference.parsed.axes(sweep.axes):
         column, known = reference.parsed.head.index(axis), _known_values(sweep, axis)
         for line, row in reference.parsed.rows:
-            if value_key(row[column]) not in known:
+            if written_key(row[column], axis in sweep.text_axes) not in known:
                 yield f"reference.table, line {line}: {axis}={row[column]!r}: no such value of the axis; {suggestion(row[column], known)}"
 
 
@@ -174,8 +174,9 @@ def _unknown_values(sweep: Sweep) -> Iterator[str]:
                 yield f"{where}.{axis}: no such axis; {suggestion(axis, sweep.axes)}"
                 continue
             known = _known_values(sweep, axis)
+            is_text = axis in sweep.text_axes
             for value in values:
-                if value_key(value) not in known:
+                if (written_key(value, is_text) if where == "names" else value_key(value)) not in known:
                     yield f"{where}.{axis}={value!r}: no such value of the axis; {suggestion(str(value), known)}"
 
 

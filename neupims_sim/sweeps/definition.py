@@ -139,6 +139,11 @@ class Sweep(_Part):
         return [*self.variants, *self.keys]
 
     @property
+    def text_axes(self) -> list[str]:
+        """The axes whose values are labels: those of variants, and those with a text among their values."""
+        return [axis for axis in self.axes if any(isinstance(value, str) for value in self.values(axis))]
+
+    @property
     def keys(self) -> Grid:
         """The axes that are a configuration key each, and their values."""
         return {axis: values for group in self.zip for axis, values in group.items()} | self.grid | self.repeated
@@ -167,7 +172,7 @@ class Sweep(_Part):
 
     def shown_labels(self) -> Labels:
         """How columns and values of axes are shown."""
-        return Labels(self.axes, self.labels, self.names)
+        return Labels(self.axes, self.labels, self.names, self.text_axes)
 
     def quick_form(self) -> Sweep:
         """The sweep with what ``quick`` replaces; itself if it replaces nothing."""

@@ -108,6 +108,8 @@ class Labels:
     """By column."""
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Text of an axis's value, by axis and by the value as text."""
+    text_axes: Collection[str] = ()
+    """Axes whose values are labels, not numbers."""
 
     def column(self, name: str) -> Label:
         """How to show a column; one that is not known keeps its key and value."""
@@ -138,18 +140,22 @@ class Labels:
 
     def value(self, axis: str, value: Any) -> str:
         """A value of an axis: by its name, in the axis's unit, or else as `value_label` has it."""
-        names = {value_key(key): text for key, text in self.names.get(axis, {}).items()}
-        if (key := value_key(value)) in names:
-            return names[key]
+        if (name := self._name(axis, value)) is not None:
+            return name
         label = self.column(axis)
         if label.factor != 1 and isinstance(value, Real):
             number = float(value) * label.factor
             return f"{number:,.{label.decimals}f}" if label.decimals else f"{number:,.6g}"
-        return value_label(key)
+        return value_label(value_key(value))
 
     def has_name(self, axis: str, value: Any) -> bool:
         """Whether ``names`` of the sweep file has a text for this value."""
-        return value_key(value) in map(value_key, self.names.get(axis, {}))
+        return self._name(axis, value) is not None
+
+    def _name(self, axis: str, value: Any) -> str | None:
+        key, is_text = value_key(value), axis in self.text_axes
+        names = self.names.get(axis, {})
+        return next((text for written, text in names.items() if written_key(written, is_text) == key), None)
 
 
 def value_label(value: Any) -> str:
@@ -158,11 +164,12 @@ def value_label(value: Any) -> str:
 
 
 def value_key(value: Any) -> str:
-    """One text for a value whether it comes from YAML or from a table: 1, 1.0 and "1.0" are ``"1"``.
+    """One text for a value whether it comes from YAML or from a table: 1 and 1.0 are ``"1"``.
 
-    What is neither number nor text (null, a list) is its JSON, as in ``points.csv``.
+    A text is itself: the labels ``1``, ``01`` and ``1.0`` are three. What is neither number nor text (null, a list) is its JSON,
+    as in ``points.csv``.
     """
-    if isinstance(value, bool | int | np.bool_):
+    if isinstance(value, str | bool | int | np.bool_):
         return str(value)
     if value is None or isinstance(value, list | Mapping):
         return json.dumps(value)
@@ -171,6 +178,14 @@ def value_key(value: Any) -> str:
     except (TypeError, ValueError):
         return str(value)
     return str(int(number)) if number.is_integer() else str(number)
+
+
+def written_key(text: str, is_text: bool) -> str:
+    """:func:`value_key` of the value that a key or a cell writes: on an axis of numbers ``1.0`` is 1, on one of labels it is ``1.0``."""
+    try:
+        return text if is_text else value_key(float(text))
+    except ValueError:
+        return text
 
 
 def is_one_of(value: Any, stated: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from neupims_sim.sweeps.labels import value_key
+from neupims_sim.sweeps.labels import value_key, written_key
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class ReferenceTable:
         """The columns that hold figures."""
         return [name for name in self.head if name not in known]
 
-    def place(self, row: Sequence[str], axes: Sequence[str]) -> tuple[str, ...]:
-        """Where on the axes the figures of a row belong."""
-        return tuple(value_key(row[self.head.index(axis)]) for axis in axes)
+    def place(self, row: Sequence[str], axes: Sequence[str], text_axes: Collection[str]) -> tuple[str, ...]:
+        """Where on the axes the figures of a row belong; ``text_axes`` are those of labels."""
+        return tuple(written_key(row[self.head.index(axis)], axis in text_axes) for axis in axes)
 
 
 class ReferenceSettings(BaseModel):
@@ -73,12 +73,12 @@ class RelativeSettings(BaseModel):
 
 
 def reference_columns(
-    reference: ReferenceSettings, axes: Sequence[str], table: pd.DataFrame
+    reference: ReferenceSettings, axes: Sequence[str], text_axes: Collection[str], table: pd.DataFrame
 ) -> dict[str, list[float | None]]:
     """The reference's figures for every point of ``table``; None where there is none."""
     parsed = reference.parsed
     used = parsed.axes(axes)
-    rows = {parsed.place(row, used): row for _, row in parsed.rows}
+    rows = {parsed.place(row, used, text_axes): row for _, row in parsed.rows}
     places = [tuple(value_key(cell) for cell in cells) for cells in zip(*(table[axis] for axis in used), strict=True)]
     found: dict[str, list[float | None]] = {}
     for name in parsed.columns(axes):
@@ -114,7 +114,7 @@ def _ratio(value: Any, base: Any) -> float | None:
     return ratio if ratio == ratio else None  # NaN
 
 
-def reference_problems(reference: ReferenceSettings, axes: Sequence[str]) -> Iterable[str]:
+def reference_problems(reference: ReferenceSettings, axes: Sequence[str], text_axes: Collection[str]) -> Iterable[str]:
     """What is wrong with the table of a reference, by its own line numbers."""
     parsed = reference.parsed
     if not parsed.axes(axes) or not parsed.columns(axes):
@@ -129,7 +129,7 @@ def reference_problems(reference: ReferenceSettings, axes: Sequence[str]) -> Ite
         if len(row) != len(parsed.head):
             yield f"reference.table, line {line}: {len(row)} cells; the head has {len(parsed.head)}"
             continue
-        if (place := parsed.place(row, used)) in seen:
+        if (place := parsed.place(row, used, text_axes)) in seen:
             yield f"reference.table, line {line}: the same place as line {seen[place]}"
         seen[place] = line
         for name in parsed.columns(axes):

@@ -114,7 +114,7 @@ def sweep(
             raise
         table = folder.write_table()
         _check_metrics(definition, store.rows(), label(source))
-    return parse_table(table)
+    return parse_table(table, definition.text_axes)
 
 
 def _run(

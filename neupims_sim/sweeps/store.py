@@ -35,7 +35,7 @@ def load_results(directory: str | Path) -> tuple[Sweep, pd.DataFrame]:
     The table is that of ``points.csv``; an empty cell is NaN, but "" in ``error``.
     """
     sweep, text = load_text(directory)
-    return sweep, parse_table(text)
+    return sweep, parse_table(text, sweep.text_axes)
 
 
 def load_whole_results(directory: str | Path) -> tuple[Sweep, pd.DataFrame]:
@@ -66,9 +66,9 @@ def load_text(directory: str | Path) -> tuple[Sweep, str]:
     return parse_sweep(read_text(directory / SWEEP), label(directory / SWEEP)), read_text(directory / TABLE)
 
 
-def parse_table(text: str) -> pd.DataFrame:
-    """``points.csv`` as a table."""
-    types = dict.fromkeys(FIXED_COLUMNS, str)
+def parse_table(text: str, text_axes: Iterable[str] = ()) -> pd.DataFrame:
+    """``points.csv`` as a table; ``text_axes`` are those of labels, which stay as they are."""
+    types = dict.fromkeys((*FIXED_COLUMNS, *text_axes), str)
     table = pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, na_values=[""])
     table["error"] = table["error"].fillna("")
     return table
@@ -84,7 +84,7 @@ def table_text(sweep: Sweep, finished: Iterable[Row]) -> str:
     columns = [*FIXED_COLUMNS, *sweep.axes, *sweep.metrics]
     table = pd.DataFrame(rows, columns=columns, dtype=object)  # object: an integer stays one beside an empty cell
     if sweep.reference is not None:
-        for name, values in reference_columns(sweep.reference, sweep.axes, table).items():
+        for name, values in reference_columns(sweep.reference, sweep.axes, sweep.text_axes, table).items():
             table[name] = pd.Series(values, dtype=object)
     for name, settings in sweep.relative.items():
         table[name] = pd.Series(relative_column(settings, sweep.axes, table), dtype=object)
