@@ -28,14 +28,25 @@ from neupims_sim.config.schema import (
     VitConfig,
     WorkloadConfig,
 )
+from neupims_sim.config.serving import (
+    ArrivalsConfig,
+    CostConfig,
+    LimitsConfig,
+    SchedulerConfig,
+    ServedRequestsConfig,
+    ServingConfig,
+)
 
 __all__ = [
     "AnyModel",
+    "ArrivalsConfig",
     "BackgroundSearchConfig",
     "Config",
+    "CostConfig",
     "GpuConfig",
     "ImagesConfig",
     "IndexConfig",
+    "LimitsConfig",
     "LinkConfig",
     "MappingConfig",
     "MemoryConfig",
@@ -44,7 +55,10 @@ __all__ = [
     "ParallelConfig",
     "ResnetConfig",
     "RetrievalConfig",
+    "SchedulerConfig",
     "SchedulingConfig",
+    "ServedRequestsConfig",
+    "ServingConfig",
     "SystolicConfig",
     "TraceFileConfig",
     "VectorConfig",

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from neupims_sim.config.memory import MemoryConfig, NonNegativeFloat
+from neupims_sim.config.serving import ServingConfig
 from neupims_sim.units import parse_bytes, parse_image_size
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -409,3 +410,5 @@ class Config(Section):
     scheduling: SchedulingConfig = SchedulingConfig()
     mapping: MappingConfig = MappingConfig()
     simulation: SimulationConfig = SimulationConfig()
+    serving: ServingConfig = ServingConfig()
+    """Requests over time, for ``neupims-sim serve``; a single iteration does not read it."""

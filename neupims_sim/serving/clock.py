@@ -1,0 +1,10 @@
+"""The clock of serving: whole picoseconds, so that equal times are equal."""
+
+from __future__ import annotations
+
+TICKS_PER_S = 10**12
+
+
+def ticks(seconds: float) -> int:
+    """Seconds as the nearest tick."""
+    return round(seconds * TICKS_PER_S)

@@ -1,0 +1,50 @@
+"""The files of a serving run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from neupims_sim.serving import metrics
+from neupims_sim.serving.clock import TICKS_PER_S
+from neupims_sim.serving.records import NEVER, RequestRecords
+from neupims_sim.serving.server import IterationRecord
+from neupims_sim.writing import replaced
+
+_TIMES = {
+    "arrived": "arrival_s",
+    "first_scheduled": "first_scheduled_s",
+    "first_token": "first_token_s",
+    "ended": "end_s",
+}
+_COUNTS = ("prompt_tokens", "output_tokens", "produced_tokens", "cached_tokens", "preemptions")
+
+
+def request_table(records: RequestRecords) -> pd.DataFrame:
+    """A row per request that arrived: its number, state, times and latencies in s, counts; empty where something has not happened."""
+    columns: dict[str, object] = {"request": np.arange(len(records.refused))}
+    state = np.where(records["ended"] != NEVER, "completed", np.where(records.refused, "refused", "unfinished"))
+    columns["state"] = state
+    for name, shown in _TIMES.items():
+        values = records[name]
+        columns[shown] = np.where(values == NEVER, np.nan, values / TICKS_PER_S)
+    for latency in (metrics.ttft_s, metrics.tpot_s, metrics.e2e_s, metrics.queueing_s):
+        columns[latency.__name__] = latency(records)
+    for name in _COUNTS:
+        columns[name] = pd.array(np.where(records[name] == NEVER, 0, records[name]), dtype="int64")
+    table: pd.DataFrame = pd.DataFrame(columns).loc[records["arrived"] != NEVER]
+    return table
+
+
+@contextmanager
+def iteration_writer(path: Path) -> Iterator[Callable[[IterationRecord], None]]:
+    """A function that appends a record as a line of ``path``, which is there when the block has ended without an exception."""
+    with replaced(path) as temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            yield lambda record: print(json.dumps(record), file=file)

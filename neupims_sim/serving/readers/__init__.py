@@ -1,0 +1,7 @@
+"""Readers of request files, one module for each format that people have."""
+
+from __future__ import annotations
+
+from neupims_sim.serving.readers.base import READERS, RequestTable, read_requests
+
+__all__ = ["READERS", "RequestTable", "read_requests"]
