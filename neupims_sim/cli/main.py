@@ -17,6 +17,7 @@ from neupims_sim.cli import (
     report,
     retrieve,
     run,
+    serve,
     sweep,
     trace,
     validate,
@@ -36,6 +37,7 @@ app.add_typer(npu.app, name="npu")
 app.add_typer(trace.app, name="trace")
 app.command("list")(listing.list_names)
 app.command()(run.run)
+app.command()(serve.serve)
 app.command()(sweep.sweep)
 app.command()(sweep.results)
 app.command()(plot.plot)

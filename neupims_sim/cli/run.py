@@ -57,7 +57,7 @@ def run(
     watcher = Timeline(window) if timeline or window is not None else None
     begin = time.perf_counter()
     try:
-        with _spinner(f"simulating {resolved.system}"):
+        with spinner(f"simulating {resolved.system}"):
             result = simulate(resolved, watcher)
     except SimulationStalled as stalled:
         typer.echo(f"error: the simulation stalled: {stalled}", err=True)
@@ -80,7 +80,7 @@ def _window(text: str) -> tuple[int, int]:
 
 
 @contextmanager
-def _spinner(what: str) -> Iterator[None]:
+def spinner(what: str) -> Iterator[None]:
     """What is going on and for how long, on stderr if that is a terminal; gone afterwards."""
     columns = (
         rich.progress.SpinnerColumn(),

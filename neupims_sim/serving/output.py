@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from neupims_sim.config import Config, dump_config
 from neupims_sim.serving import metrics
 from neupims_sim.serving.clock import TICKS_PER_S
 from neupims_sim.serving.records import NEVER, RequestRecords
-from neupims_sim.serving.server import IterationRecord
-from neupims_sim.writing import replaced
+from neupims_sim.serving.server import IterationRecord, ServingResult
+from neupims_sim.writing import replaced, write_text
 
 _TIMES = {
     "arrived": "arrival_s",
@@ -39,6 +41,16 @@ def request_table(records: RequestRecords) -> pd.DataFrame:
         columns[name] = pd.array(np.where(records[name] == NEVER, 0, records[name]), dtype="int64")
     table: pd.DataFrame = pd.DataFrame(columns).loc[records["arrived"] != NEVER]
     return table
+
+
+def write_serving_run(result: ServingResult, content: Mapping[str, Any], config: Config, directory: Path) -> None:
+    """Write config.yaml, result.json with ``content``, and requests.csv; raises InputError if one cannot be written."""
+    with replaced(directory / "config.yaml") as temporary:
+        directory.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(dump_config(config), encoding="utf-8")
+    write_text(directory / "result.json", json.dumps(content, indent=2) + "\n")
+    with replaced(directory / "requests.csv") as temporary:
+        request_table(result.records).to_csv(temporary, index=False, float_format="%.12g")
 
 
 @contextmanager

@@ -70,15 +70,14 @@ class _Server:
         self._model = config.model
         self._on_iteration = on_iteration
         options = config.serving.scheduler
+        policy = SCHEDULERS[options.policy]
+        self._cost = COSTS[config.serving.cost.model](config)
         self._plan = plan_requests(config.serving, config.seed)
         caching = options.enable_prefix_caching
         self._capacity = block_capacity(config)
-        scheduler = SCHEDULERS[options.policy](
-            options, self._capacity.blocks, self._plan.table.has_content if caching is None else caching
-        )
+        scheduler = policy(options, self._capacity.blocks, self._plan.table.has_content if caching is None else caching)
         self._env = simpy.Environment()
         self._source = Source(self._env, self._plan, self._submit)
-        self._cost = COSTS[config.serving.cost.model](config)
         self._instance = Instance(self._env, scheduler, self._cost, self, self._left, lambda: self._source.may_send)
         self._records = RequestRecords(int(self._plan.table.number.max()) + 1)
         self._series, self._gaps = SampleSeries(), TokenGaps()
