@@ -138,7 +138,7 @@ def variants(name: str) -> Iterator[Variant]:
     """Every grade, preset and kind of row buffers of a table, with two ranks per pseudo-channel."""
     table = load_memory(name)
     refresh = "per_bank" if "per_bank" in refreshes(table) else "all_bank"
-    tags = {tag for row in table.constraints for tag in row.when}
+    tags = {tag.removeprefix("not ") for row in table.constraints for tag in row.when}
     kinds = sorted({table.row_buffers} | (tags & {"single", "dual"}))
     for speed in table.speeds:
         for preset in ("physical", *sorted(tags & {"asplos24"})):

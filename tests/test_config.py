@@ -22,6 +22,8 @@ from neupims_sim.config import (
     load_section,
 )
 from neupims_sim.config.loader import merge
+from neupims_sim.config.memory import Constraint
+from neupims_sim.config.presets import preset_chain, row_tags
 from neupims_sim.errors import InputError
 
 SYSTEMS = ("neupims", "npu_only", "npu_pim")
@@ -70,6 +72,44 @@ def test_physical_is_the_default_preset_and_states_the_defaults_of_the_schema() 
     config = load_config("neupims")
     assert config.preset == "physical"
     assert config.mapping == type(config.mapping)()
+
+
+def test_a_preset_builds_on_its_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "configs/presets/mine.yaml", "base: asplos24\nmapping: {write_kv: true}\n")
+    monkeypatch.chdir(tmp_path)
+    mine, base = (load_config("npu_only", {"preset": name}) for name in ("mine", "asplos24"))
+    assert mine.preset == "mine"
+    assert (base.mapping.write_kv, mine.mapping.write_kv) == (False, True)
+    assert mine.mapping.npu_attention == "serial"  # by_system of the base
+    assert mine.memory.controller.scheduling == base.memory.controller.scheduling != load_memory("hbm2").controller
+    assert preset_chain("mine") == ("physical_2024", "asplos24", "mine")
+    rows = load_memory("hbm2_pim_dual").constraints
+    held = [
+        [row for row in rows if row.holds(row_tags(mine.memory, name))] for name in ("mine", "asplos24", "physical")
+    ]
+    assert held[0] == held[1] != held[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: asplos", r"mine.yaml: base='asplos': no such file in configs/presets; .*did you mean asplos24\?"),
+        ("base: mine", r"mine.yaml: base='mine': base goes in a circle: mine -> mine"),
+        ("base: [asplos24]", r"mine.yaml: base=\['asplos24'\]: must be the name of a preset"),
+    ],
+)
+def test_a_wrong_base_of_a_preset_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    write(tmp_path / "configs/presets/mine.yaml", text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        load_config("npu_only", {"preset": "mine"})
+
+
+def test_a_tag_may_be_negated() -> None:
+    row = Constraint.model_validate(["bank", "ACT", "RD", "tRCD", {"when": ["dual", "not asplos24"]}])
+    assert [row.holds(tags) for tags in ({"dual"}, {"dual", "asplos24"}, {"single"})] == [True, False, False]
 
 
 def test_asplos24_drains_the_arrays_before_a_preload_only_without_pim() -> None:

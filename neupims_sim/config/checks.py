@@ -258,7 +258,7 @@ def table_violations(memory: MemoryConfig) -> Iterator[tuple[tuple[str | int, ..
                 problem = f"unknown command {name!r}; {suggestion(name, COMMANDS)}"
                 yield ("memory", "constraints", index), f"constraints: {row.text}: {problem}"
         for tag in row.when:
-            if tag not in tags:
+            if tag.removeprefix("not ") not in tags:
                 problem = f"when: unknown tag {tag!r}; {suggestion(tag, tags)}"
                 yield ("memory", "constraints", index), f"constraints: {row.text}: {problem}"
         try:

@@ -36,6 +36,7 @@ from neupims_sim.config.files import (
     read_yaml,
 )
 from neupims_sim.config.memory import MemoryConfig, TimingError
+from neupims_sim.config.presets import preset_chain, read_preset
 from neupims_sim.config.schema import (
     Config,
     ImagesConfig,
@@ -273,20 +274,21 @@ def _system_names(layers: Iterable[Layer]) -> list[str]:
 
 
 def _preset_layers(preset: str, systems: Iterable[str]) -> list[Layer]:
-    path = available("presets")[preset]
-    tree = read_yaml(path)
-    by_system = tree.pop("by_system", {})
-    if not isinstance(by_system, dict) or not all(isinstance(values, dict) for values in by_system.values()):
-        raise InputError(f"{label(path)}: by_system={by_system!r}: must map names of systems to settings")
-    for name in by_system:
-        if name not in available("systems"):
-            raise InputError(
-                f"{label(path)}: by_system.{name}: no such system; {suggestion(name, available('systems'))}"
-            )
-    layers = [Layer(label(path), tree | {"preset": preset}, "preset", path.parent)]
-    for name in systems:
-        if name in by_system:
-            layers.append(Layer(f"{label(path)} (by_system.{name})", by_system[name], "preset", path.parent))
+    layers = []
+    for stated in preset_chain(preset):
+        path, tree = read_preset(stated)
+        by_system = tree.pop("by_system", {})
+        if not isinstance(by_system, dict) or not all(isinstance(values, dict) for values in by_system.values()):
+            raise InputError(f"{label(path)}: by_system={by_system!r}: must map names of systems to settings")
+        for name in by_system:
+            if name not in available("systems"):
+                raise InputError(
+                    f"{label(path)}: by_system.{name}: no such system; {suggestion(name, available('systems'))}"
+                )
+        layers.append(Layer(label(path), tree | {"preset": preset}, "preset", path.parent))
+        for name in systems:
+            if name in by_system:
+                layers.append(Layer(f"{label(path)} (by_system.{name})", by_system[name], "preset", path.parent))
     return layers
 
 
@@ -378,17 +380,20 @@ def _with_speed_layers(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def _memory_preset_layers(layers: Sequence[Layer], preset: str) -> list[Layer]:
-    """What the memory's own table says for the preset; weaker than ``configs/presets``, because those stand behind it."""
+    """What the memory's own table says for the preset (those that it builds on before it); weaker than ``configs/presets``,
+    because those stand behind it."""
     found = []
+    chain = preset_chain(preset)
     for layer in layers:
         presets = _settings_by_name(layer, "presets", PRESET_SECTIONS)
         for name in presets:
             if name not in available("presets"):
                 where = f"{layer.source}: {'.'.join(('memory', 'presets')[layer.depth :])}"
                 raise InputError(f"{where}.{name}: no such preset; {suggestion(name, available('presets'))}")
-        if preset in presets:
-            source = f"{layer.source} (presets.{preset})"
-            found.append(replace(layer, tree={"memory": presets[preset]}, rank="preset", source=source))
+        for name in chain:
+            if name in presets:
+                source = f"{layer.source} (presets.{name})"
+                found.append(replace(layer, tree={"memory": presets[name]}, rank="preset", source=source))
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -125,7 +125,8 @@ class Constraint(_Section):
 
     With ``window: n`` the distance is counted from the n-th last ``previous`` (tFAW is window 4).
     ``latency`` is an expression over timing parameters, ``burst`` (cycles of a burst) and ``dots`` (dot-products of the
-    previous GEMV, at least ``pim.pipeline_dots``). ``when`` lists tags that must all be active (a preset name, ``single`` or ``dual``).
+    previous GEMV, at least ``pim.pipeline_dots``). ``when`` lists tags that must all be active (a preset or one
+    that it builds on, ``single`` or ``dual``) or, with ``not`` before them, inactive.
     Written in YAML as ``[scope, previous, next, latency]`` or ``[scope, previous, next, latency, {window: 4, when: [dual]}]``.
     """
 
@@ -136,6 +137,10 @@ class Constraint(_Section):
     window: PositiveInt = 1
     when: tuple[str, ...] = ()
     source: str = ""
+
+    def holds(self, active: Collection[str]) -> bool:
+        """Whether all of ``when`` is so, with these tags active."""
+        return all((tag.removeprefix("not ") in active) != tag.startswith("not ") for tag in self.when)
 
     @property
     def text(self) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from neupims_sim.config.memory import Constraint, MemoryConfig
+from neupims_sim.config.presets import row_tags
 from neupims_sim.errors import InputError
 from neupims_sim.memory.spec import COMMANDS
 
@@ -155,8 +156,9 @@ def check_refresh(memory: MemoryConfig, log: npt.NDArray[np.int64], until: int) 
 
 
 def active_constraints(memory: MemoryConfig, preset: str) -> list[Constraint]:
-    """The constraint rows whose ``when`` tags all hold: the preset's name and the kind of row buffers."""
-    return [row for row in memory.constraints if all(tag in (preset, memory.row_buffers) for tag in row.when)]
+    """The constraint rows whose ``when`` tags all hold (``config.presets.row_tags``)."""
+    tags = row_tags(memory, preset)
+    return [row for row in memory.constraints if row.holds(tags)]
 
 
 def latency_cycles(memory: MemoryConfig, expression: str, dots: int = 0) -> int:

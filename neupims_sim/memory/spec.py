@@ -16,6 +16,7 @@ import numpy.typing as npt
 from neupims_sim.config.expressions import ExpressionError, evaluate
 from neupims_sim.config.memory import COMMANDS as COMMANDS
 from neupims_sim.config.memory import Constraint, MemoryConfig
+from neupims_sim.config.presets import row_tags
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.memory.policies import (
     PAGE_POLICIES,
@@ -115,13 +116,13 @@ def resolve(config: MemoryConfig, preset: str = "physical") -> ResolvedSpec:
     """
     organization, timing = config.organization, dict(config.timing)
     names: dict[str, int] = timing | {"burst": organization.burst_cycles}
-    tags = {preset, config.row_buffers}
+    tags = row_tags(config, preset)
     controller = config.controller
     levels = COMMAND_LEVEL | {"PIM_ACT": _SCOPES[config.pim.activates]}
     rows: list[Row] = []
     pool = 0
     for constraint in config.constraints:
-        if not set(constraint.when) <= tags:
+        if not constraint.holds(tags):
             continue
         pool += constraint.window > 1
         base, per_dot = _latency(config, constraint, names)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from neupims_sim.config.loader import load_memory
 from neupims_sim.config.memory import Constraint, MemoryConfig
+from neupims_sim.config.presets import row_tags
 from neupims_sim.errors import InputError
 from neupims_sim.memory.engine import READ, WRITE
 from neupims_sim.memory.program import GWRITE, TILE, PimProgram
@@ -173,7 +174,7 @@ def mixed_spec(row_buffers: str, rules: tuple[Rule, ...]) -> ResolvedSpec:
             section, key = field.split(".")
             value = getattr(getattr(physical, section), key)
             config = config.model_copy(update={section: getattr(config, section).model_copy(update={key: value})})
-    rows = tuple(row for old in config.constraints for row in _chosen(old, switched))
+    rows = tuple(row for old in config.constraints for row in _chosen(old, switched, config))
     return resolve(config.model_copy(update={"constraints": rows}), "asplos24")
 
 
@@ -181,12 +182,8 @@ def _one_channel(row_buffers: str, preset: str) -> MemoryConfig:
     return load_memory(PIM_MEMORIES[row_buffers], preset, {"organization.channels": 1})
 
 
-def _chosen(row: Constraint, switched: frozenset[tuple[str, str]]) -> list[Constraint]:
-    """A timing row without its preset tag if it belongs to the preset that its commands are under, else nothing."""
-    tags = {"asplos24", "physical"} & set(row.when)
-    if not tags:
-        return [row]
+def _chosen(row: Constraint, switched: frozenset[tuple[str, str]], memory: MemoryConfig) -> list[Constraint]:
+    """A timing row, unconditional, if it holds under the preset that its commands are under, else nothing."""
     pairs = [(previous, following) for previous in row.previous for following in row.next]
     wanted = "physical" if all(pair in switched for pair in pairs) else "asplos24"
-    rest = tuple(tag for tag in row.when if tag not in tags)
-    return [row.model_copy(update={"when": rest})] if wanted in tags else []
+    return [row.model_copy(update={"when": ()})] if row.holds(row_tags(memory, wanted)) else []
