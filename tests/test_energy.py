@@ -161,11 +161,29 @@ def test_a_table_without_power_has_no_energy() -> None:
 def test_npu_energy_is_linear_in_what_was_done() -> None:
     npu = load_config("neupims").npu
     one = npu_energy_joules(npu, macs=1e6, vector_cycles=0, dma_bytes=0)
-    assert one["npu_mac"] == pytest.approx(1e6 * npu.energy.mac_pj * 1e-12)
+    assert one["npu_mac"] == pytest.approx(1e6 * 2.0e-12)
     assert one["npu_vector"] == 0
     two = npu_energy_joules(npu, macs=2e6, vector_cycles=0, dma_bytes=0)
     assert all(two[cause] == pytest.approx(2 * joules) for cause, joules in one.items())
     assert sum(npu_energy_joules(npu, macs=0, vector_cycles=0, dma_bytes=0).values()) == 0
+
+
+@pytest.mark.parametrize(("element_bytes", "mac_pj", "lane_pj"), [(1, 1.1, 1.1), (2, 2.0, 1.1), (4, 4.6, 3.7)])
+def test_npu_energies_are_those_of_the_number_format(element_bytes: int, mac_pj: float, lane_pj: float) -> None:
+    """Multiply 0.2, 1.1, 3.7 pJ and an fp32 add of 0.9 (Horowitz, ISSCC 2014)."""
+    npu = load_config("neupims", {"npu.element_bytes": element_bytes}).npu
+    energy = npu_energy_joules(npu, macs=1e9, vector_cycles=1e3, dma_bytes=0)
+    assert energy["npu_mac"] == pytest.approx(1e9 * mac_pj * 1e-12)
+    assert energy["npu_vector"] == pytest.approx(1e3 * 8 * 128 * lane_pj * 1e-12)
+
+
+def test_an_energy_per_format_may_be_one_number_and_has_no_unknown_formats() -> None:
+    assert load_config("neupims", {"npu.energy.mac_pj": 1.5}).npu.energy.mac_pj.float16 == 1.5
+    assert load_config("neupims", {"npu.energy.mac_pj.float8": 0.5}).npu.energy.mac_pj.float32 == 4.6
+    with pytest.raises(
+        InputError, match=r"npu\.energy\.mac_pj\.float4=0\.5: unknown key; allowed: float16, float32, float8"
+    ):
+        load_config("neupims", {"npu.energy.mac_pj.float4": 0.5})
 
 
 @pytest.mark.parametrize("system", ["neupims", "npu_pim", "npu_only"])

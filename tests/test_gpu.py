@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,7 +24,9 @@ from neupims_sim.system.gpu import Kernel, kernel_seconds, kernels, resident_byt
 from neupims_sim.trace import Trace, macs, write_trace
 from neupims_sim.workloads import generate_llm
 
-GPU = GpuConfig(name="round", peak_flops=100e12, bandwidth_gbps=1000, capacity_bytes=10**9, kernel_launch_s=1e-6)
+GPU = GpuConfig.model_validate(
+    {"name": "round", "peak_flops": 100e12, "bandwidth_gbps": 1000, "capacity_bytes": 10**9, "kernel_launch_s": 1e-6}
+)
 FREE = LinkConfig()
 CONTEXTS = (100, 37, 512)
 
@@ -112,7 +115,7 @@ def test_the_roofline_bounds_every_kernel(batch: int, context: int, faster: floa
     better = gpu.model_copy(update={"bandwidth_gbps": faster * gpu.bandwidth_gbps})
     for kernel in kernels(block((context,) * batch).operators):
         time = seconds(kernel, gpu)
-        assert time >= 2 * kernel.macs / gpu.peak_flops
+        assert time >= 2 * kernel.macs / gpu.peak_flops.float16
         assert time >= (kernel.read_bytes + kernel.write_bytes) / (gpu.bandwidth_gbps * 1e9)
         assert seconds(kernel, better) <= time
 
@@ -254,8 +257,45 @@ def test_npu_and_memory_say_nothing_on_a_gpu() -> None:
     def metrics(result: Result) -> dict[str, Any]:
         return result.to_json() | {"config_hash": ""}
 
-    one, other = (simulate(gpu_config(**extra)) for extra in ({}, {"memory": "hbm3", "npu.element_bytes": 1}))
+    one, other = (simulate(gpu_config(**extra)) for extra in ({}, {"memory": "hbm3", "npu.systolic.arrays": 1}))
     assert metrics(one) == metrics(other)
+
+
+@pytest.mark.parametrize(
+    ("system", "peaks"), [("gpu_a100", (624e12, 312e12, 19.5e12)), ("gpu_h100", (1978.9e12, 989.4e12, 67e12))]
+)
+def test_a_gpu_moves_the_bytes_and_has_the_peak_of_the_number_format(system: str, peaks: tuple[float, ...]) -> None:
+    results = [simulate(gpu_config(system, **{"npu.element_bytes": size})) for size in (1, 2, 4)]
+    assert tuple(result.peak["npu_flops_per_s"] for result in results) == peaks
+    moved = [sum(result.traffic_bytes.values()) for result in results]
+    assert moved == [moved[0], 2 * moved[0], 4 * moved[0]]
+    launches = 32 * 11 * 0.5e-6  # 64 requests: bound by memory but for the launch of 11 kernels per layer
+    assert results[1].seconds - launches == pytest.approx(2 * (results[0].seconds - launches))
+    for result, peak in zip(results, peaks, strict=True):
+        done = 2 * sum(record.macs for record in result.observations.operators)
+        assert result.utilization["npu"] == pytest.approx(done / (peak * result.block_cycles * 1e-9), rel=1e-4)
+
+
+def test_a_format_that_a_gpu_does_not_compute_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"--set: npu.element_bytes=1: gpu 'x' has no gpu.peak_flops.float8; allowed: 2"
+    ):
+        load_config("gpu_h100", {"gpu.name": "x", "gpu.peak_flops": 1e14, "npu.element_bytes": 1})
+    trace = generate_llm(load_model("gpt3-7b", ModelConfig), CONTEXTS, dtype="int8")
+    write_trace(tmp_path / "t.jsonl", trace.header, trace.operators)
+    table = {"name": "mine", "kind": "trace", "path": str(tmp_path / "t.jsonl")}
+    assert simulate(load_config("gpu_a100", {"workload": table})).peak["npu_flops_per_s"] == 624e12
+    with pytest.raises(InputError, match=r"qkv: gpu 'a100_40gb_sxm' has no gpu\.peak_flops\.int8"):
+        simulate(load_config("gpu_a100", {"workload": table, "gpu.peak_flops": 312e12}))
+
+
+def test_a_wide_format_is_not_narrowed_to_that_of_the_weights() -> None:
+    """8-bit weights of fp16 activations are multiplied in fp16."""
+    operators = [
+        replace(op, inputs=tuple(replace(t, dtype="int8") if t.role == "weight" else t for t in op.inputs))
+        for op in block().operators
+    ]
+    assert {kernel.dtype for kernel in kernels(operators) if kernel.macs} == {"float16"}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from neupims_sim.config.expressions import ExpressionError, expression_names
 from neupims_sim.config.files import available, read_yaml
 from neupims_sim.config.memory import COMMANDS, MemoryConfig
 from neupims_sim.config.schema import (
+    NPU_FORMATS,
     Config,
     ImagesConfig,
     ModelConfig,
@@ -35,6 +36,7 @@ def violations(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
     elif isinstance(config.model, VitConfig) and isinstance(config.workload, ImagesConfig | RetrievalConfig):
         yield from _vit_violations(config.model, config.workload)
     yield from _system_violations(config)
+    yield from _format_violations(config)
     if isinstance(config.workload, TraceFileConfig) and not Path(config.workload.path).is_file():
         yield ("workload", "path"), f"workload.path={config.workload.path!r}: no such file"
     for key in ("attention_on", "search_on", "pooling_on"):
@@ -75,6 +77,18 @@ def _system_violations(config: Config) -> Iterator[tuple[tuple[str | int, ...], 
         yield (
             ("simulation", "snapshots"),
             f"simulation.snapshots={snapshots}: workload {workload.name!r} draws nothing at random ({what}); allowed: 1",
+        )
+
+
+def _format_violations(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Whether a GPU computes the number format; that of a trace file stands in the file."""
+    gpu, dtype = config.gpu, config.npu.dtype
+    if gpu is not None and not isinstance(config.workload, TraceFileConfig) and gpu.peak_flops.of(dtype) is None:
+        sizes = [size for size, name in NPU_FORMATS.items() if gpu.peak_flops.of(name) is not None]
+        yield (
+            ("npu", "element_bytes"),
+            f"npu.element_bytes={config.npu.element_bytes}: gpu {gpu.name!r} has no gpu.peak_flops.{dtype}; "
+            f"allowed: {', '.join(map(str, sizes))}",
         )
 
 

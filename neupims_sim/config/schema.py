@@ -6,6 +6,7 @@ modelling assumption rather than a property of hardware says so, and the presets
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -287,17 +288,60 @@ class VectorConfig(Section):
     """lanes: passes x cost over all units; asplos24: the latencies of the published artifact (assumption)."""
 
 
+class MacEnergyConfig(Section):
+    """Energy of a multiply-accumulate by the format of its operands, pJ; a number alone is that of ``float16``.
+
+    A multiply and an fp32 add of 0.9 pJ at 45 nm (Horowitz, ISSCC 2014, "Computing's energy problem").
+    """
+
+    float8: NonNegativeFloat = 1.1
+    """Multiply 0.2, that of int8: the source has none for fp8, whose significands are shorter (assumption)."""
+    float16: NonNegativeFloat = 2.0
+    """Multiply 1.1."""
+    float32: NonNegativeFloat = 4.6
+    """Multiply 3.7."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_float16(cls, value: Any) -> Any:
+        return _as_float16(value)
+
+
+class VectorEnergyConfig(Section):
+    """Energy of one lane in one cycle by the format of its elements, pJ; a number alone is that of ``float16``.
+
+    As much as a multiply of the format (source as of :class:`MacEnergyConfig`).
+    """
+
+    float8: NonNegativeFloat = 1.1
+    """Vector units compute fp8 data in fp16 (assumption)."""
+    float16: NonNegativeFloat = 1.1
+    float32: NonNegativeFloat = 3.7
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_float16(cls, value: Any) -> Any:
+        return _as_float16(value)
+
+
+def _as_float16(value: Any) -> Any:
+    """A figure per number format, where it is written as one number."""
+    return {"float16": value} if isinstance(value, int | float | str) and not isinstance(value, bool) else value
+
+
 class NpuEnergyConfig(Section):
     """Energy of one event, pJ."""
 
-    mac_pj: NonNegativeFloat = 2.0
-    """fp16 multiply 1.1 + fp32 add 0.9, 45 nm (Horowitz, ISSCC 2014, "Computing's energy problem")."""
-    vector_operation_pj: NonNegativeFloat = 1.1
-    """One lane in one cycle, as much as an fp16 multiply (same source)."""
+    mac_pj: MacEnergyConfig = MacEnergyConfig()
+    vector_operation_pj: VectorEnergyConfig = VectorEnergyConfig()
     sram_pj_per_byte: NonNegativeFloat = 12.5
     """Scratchpad and accumulator: 100 pJ per 64 bit of a 1 MB SRAM (same source)."""
     register_pj_per_byte: NonNegativeFloat = 0.015
     """0.03 pJ per 16 bit of a 16 B register file, 28 nm (Yang et al., Interstellar, ASPLOS 2020)."""
+
+
+NPU_FORMATS: Mapping[int, str] = {1: "float8", 2: "float16", 4: "float32"}
+"""The number format, by its trace's name, of elements of so many bytes."""
 
 
 class NpuConfig(Section):
@@ -313,7 +357,8 @@ class NpuConfig(Section):
     accumulator_element_bytes: PositiveInt = 4
     """Partial sums are kept in fp32."""
     element_bytes: Literal[1, 2, 4] = 2
-    """Of weights and activations: fp8, fp16 or fp32."""
+    """Of weights, activations, K and V: fp8, fp16 or fp32, also of what a GPU computes. The cells of the arrays and the
+    multipliers of PIM are as many in every format."""
     energy: NpuEnergyConfig = NpuEnergyConfig()
     double_buffered: bool = True
     dma_transfer_latency_cycles: NonNegativeInt = 0
@@ -322,7 +367,35 @@ class NpuConfig(Section):
     @property
     def dtype(self) -> str:
         """The trace's name of the number format."""
-        return {1: "float8", 2: "float16", 4: "float32"}[self.element_bytes]
+        return NPU_FORMATS[self.element_bytes]
+
+
+class GpuPeakConfig(Section):
+    """Peaks of matrix products by the format of their operands, without sparsity, FLOP/s; a number alone is that of ``float16``.
+
+    What is not given the GPU cannot compute.
+    """
+
+    float16: PositiveFloat
+    """And bfloat16: tensor cores."""
+    float8: PositiveFloat | None = None
+    """Tensor cores."""
+    int8: PositiveFloat | None = None
+    """Tensor cores; 8-bit operands of any kind, where there is no figure for ``float8``."""
+    float32: PositiveFloat | None = None
+    """Outside the tensor cores, which would round the operands."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_float16(cls, value: Any) -> Any:
+        return _as_float16(value)
+
+    def of(self, dtype: str) -> float | None:
+        """The peak for operands of a trace's ``dtype``; None if the GPU cannot compute them."""
+        if dtype in ("float8", "int8", "uint8"):
+            return (self.float8 if dtype == "float8" else None) or self.int8
+        peaks = {"float16": self.float16, "bfloat16": self.float16, "float32": self.float32}
+        return peaks.get(dtype)
 
 
 class GpuConfig(Section):
@@ -332,8 +405,7 @@ class GpuConfig(Section):
     """
 
     name: str
-    peak_flops: PositiveFloat
-    """fp16 tensor cores without sparsity, FLOP/s."""
+    peak_flops: GpuPeakConfig
     bandwidth_gbps: PositiveFloat
     """GB/s (10^9 bytes) of the device's memory."""
     capacity_bytes: Bytes
@@ -401,7 +473,8 @@ class Config(Section):
     pooling_on: Literal["vector", "pim"] = "vector"
     """Which unit sums over tokens when a ViT pools them. Powers and roots are always taken on the vector units."""
     gpu: GpuConfig | None = None
-    """Run on this GPU instead of NPU and PIM; then ``npu``, ``memory``, ``scheduling`` and ``mapping`` have no effect."""
+    """Run on this GPU instead of NPU and PIM; then ``memory``, ``scheduling`` and ``mapping`` have no effect, and of ``npu`` only
+    ``element_bytes`` has one."""
     npu: NpuConfig
     memory: MemoryConfig
     model: AnyModel

@@ -10,7 +10,6 @@ from neupims_sim.config.memory import MemoryConfig, PowerConfig
 from neupims_sim.errors import InputError
 from neupims_sim.memory.device import Counters
 
-
 FP16_BYTES = 2
 """Of an element that PIM multiplies, unless the configuration says otherwise."""
 

@@ -21,10 +21,10 @@ def npu_energy_joules(config: NpuConfig, *, macs: float, vector_cycles: float, d
     energy, systolic, vector = config.energy, config.systolic, config.vector
     operand, partial_sum = config.element_bytes, config.accumulator_element_bytes
     picojoules = {
-        "npu_mac": macs * energy.mac_pj,
+        "npu_mac": macs * getattr(energy.mac_pj, config.dtype),
         "npu_registers": macs * (3 * operand + 2 * partial_sum) * energy.register_pj_per_byte,
         "npu_accumulator": macs * 2 * partial_sum / systolic.rows * energy.sram_pj_per_byte,
         "npu_scratchpad": (dma_bytes + macs * operand / systolic.columns) * energy.sram_pj_per_byte,
-        "npu_vector": vector_cycles * vector.units * vector.lanes * energy.vector_operation_pj,
+        "npu_vector": vector_cycles * vector.units * vector.lanes * getattr(energy.vector_operation_pj, config.dtype),
     }
     return {cause: value * 1e-12 for cause, value in picojoules.items()}

@@ -23,7 +23,15 @@ from neupims_sim.simulation.llm import decoding_batch
 from neupims_sim.simulation.observations import Observations, OperatorRecord
 from neupims_sim.simulation.result import Result
 from neupims_sim.simulation.retrieval import retrieval_trace
-from neupims_sim.system.gpu import Kernel, check_capacity, kernel_seconds, kernels, resident_bytes
+from neupims_sim.system.gpu import (
+    Kernel,
+    arithmetic_seconds,
+    check_capacity,
+    kernel_peak,
+    kernel_seconds,
+    kernels,
+    resident_bytes,
+)
 from neupims_sim.system.pipeline import Pipeline, transfer_cycles
 from neupims_sim.trace import Trace, read_trace
 from neupims_sim.workloads import generate_llm
@@ -46,10 +54,11 @@ def simulate_gpu(config: Config, gpu: GpuConfig) -> Result:
 
 @dataclass(frozen=True)
 class _Timed:
-    """A kernel and the seconds of one launch."""
+    """A kernel, the seconds of one launch, and those that its matrix products take at the peak of their format."""
 
     kernel: Kernel
     seconds: float
+    least_seconds: float
 
     @property
     def bytes(self) -> int:
@@ -57,8 +66,10 @@ class _Timed:
 
 
 def _timed(config: Config, gpu: GpuConfig, trace: Trace) -> list[_Timed]:
-    found = kernels(trace.operators)
-    return [_Timed(kernel, kernel_seconds(kernel, gpu, config.parallel.link)) for kernel in found]
+    return [
+        _Timed(kernel, kernel_seconds(kernel, gpu, config.parallel.link), arithmetic_seconds(kernel, gpu))
+        for kernel in kernels(trace.operators)
+    ]
 
 
 def _decode(config: Config, gpu: GpuConfig, workload: WorkloadConfig) -> Result:
@@ -67,7 +78,9 @@ def _decode(config: Config, gpu: GpuConfig, workload: WorkloadConfig) -> Result:
     assert isinstance(model, ModelConfig)
     batch = decoding_batch(config, workload)
     requests = batch.requests
-    trace = generate_llm(model, requests.context_tokens, tensor_parallel=parallel.tensor, seed=config.seed)
+    trace = generate_llm(
+        model, requests.context_tokens, tensor_parallel=parallel.tensor, seed=config.seed, dtype=config.npu.dtype
+    )
     layers = model.layers // parallel.pipeline
     needed = resident_bytes(trace.operators)
     waiting = int(batch.waiting_tokens.sum())
@@ -133,18 +146,19 @@ def _result(
 ) -> Result:
     """``block``: kernels and how often each runs in a block; ``seconds``: of the run."""
     hertz = config.clock_ghz * 1e9
-    read, written, macs, on_link = (
+    read, written, least, on_link = (
         sum(times * amount for amount, times in amounts)
         for amounts in (
             [(timed.kernel.read_bytes, times) for timed, times in block],
             [(timed.kernel.write_bytes, times) for timed, times in block],
-            [(timed.kernel.macs, times) for timed, times in block],
+            [(timed.least_seconds, times) for timed, times in block],
             [(timed.seconds, times) for timed, times in block if timed.kernel.kind == "all_reduce"],
         )
     )
     operator_cycles: defaultdict[str, float] = defaultdict(float)
     for timed, times in block:
         operator_cycles[timed.kernel.name] += layers * times * timed.seconds * hertz
+    peaks = [kernel_peak(timed.kernel, gpu) for timed, _ in block if timed.kernel.macs]
     cycles = round(seconds * hertz)
     return Result(
         cycles=cycles,
@@ -155,7 +169,7 @@ def _result(
         latency_cycles=cycles,
         batch_size=batch_size,
         utilization={
-            "npu": 2 * macs / (gpu.peak_flops * block_seconds),
+            "npu": least / block_seconds,
             "pim": 0.0,
             "bandwidth": (read + written) / (gpu.bandwidth_gbps * 1e9 * block_seconds),
             "npu_busy": 0.0,
@@ -175,7 +189,10 @@ def _result(
         operator_bytes=_by_name(block, lambda timed: timed.bytes),
         operator_busy_cycles=_by_name(block, lambda timed: timed.seconds * hertz),
         operator_unit={timed.kernel.name: "link" if timed.kernel.kind == "all_reduce" else "GPU" for timed, _ in block},
-        peak={"npu_flops_per_s": gpu.peak_flops, "memory_bytes_per_s": gpu.bandwidth_gbps * 1e9},
+        peak={
+            "npu_flops_per_s": max(peaks, default=gpu.peak_flops.float16),
+            "memory_bytes_per_s": gpu.bandwidth_gbps * 1e9,
+        },
         background={},
         interleaving="off",
         layers=layers,

@@ -15,9 +15,10 @@ from typing import Literal
 from neupims_sim.config import GpuConfig, LinkConfig
 from neupims_sim.errors import InputError
 from neupims_sim.system.link import all_reduce_seconds
-from neupims_sim.trace import Operator, Role, Tensor, flops, macs, read_bytes, write_bytes
+from neupims_sim.trace import ELEMENT_BYTES, Operator, Role, Tensor, flops, macs, read_bytes, write_bytes
 
 KernelClass = Literal["gemm", "attention", "elementwise", "all_reduce"]
+_INDICES = ("int32", "int64")
 _ATTENTION = ("attention_logits", "softmax", "attention_attend")
 
 
@@ -42,6 +43,15 @@ class Kernel:
         return sum(map(flops, self.operators)) - 2 * self.macs
 
     @property
+    def dtype(self) -> str:
+        """The format in which matrices are multiplied: the widest of theirs (8-bit weights of fp16 activations are widened).
+
+        Wide integers are indices, and vectors are biases and gains, unless there is nothing else.
+        """
+        operands = [tensor for operator in self.operators if macs(operator) for tensor in operator.inputs]
+        return max(operands, key=lambda t: (t.dtype not in _INDICES, len(t.shape) > 1, ELEMENT_BYTES[t.dtype])).dtype
+
+    @property
     def repeat(self) -> int:
         """How often it is launched: once per layer of a block."""
         return self.operators[0].repeat
@@ -61,7 +71,7 @@ def kernel_seconds(kernel: Kernel, gpu: GpuConfig, link: LinkConfig) -> float:
     """max(FLOPs / peak, bytes / bandwidth) / efficiency + launch (Williams et al., "Roofline", CACM 52(4), 2009).
 
     FLOPs are those of matrix products; other arithmetic hides behind memory. An all-reduce takes its time on the link, and none
-    at all where links are free.
+    at all where links are free. Raises InputError for a number format that the GPU does not compute.
     """
     if kernel.kind == "all_reduce":
         (operator,) = kernel.operators
@@ -72,9 +82,23 @@ def kernel_seconds(kernel: Kernel, gpu: GpuConfig, link: LinkConfig) -> float:
         "attention": gpu.attention_efficiency,
         "elementwise": gpu.elementwise_efficiency,
     }[kernel.kind]
-    arithmetic = 2 * kernel.macs / gpu.peak_flops
     memory = (kernel.read_bytes + kernel.write_bytes) / (gpu.bandwidth_gbps * 1e9)
-    return max(arithmetic, memory) / efficiency + gpu.kernel_launch_s
+    return max(arithmetic_seconds(kernel, gpu), memory) / efficiency + gpu.kernel_launch_s
+
+
+def arithmetic_seconds(kernel: Kernel, gpu: GpuConfig) -> float:
+    """Time of the kernel's matrix products at the peak of their format."""
+    return 2 * kernel.macs / kernel_peak(kernel, gpu) if kernel.macs else 0.0
+
+
+def kernel_peak(kernel: Kernel, gpu: GpuConfig) -> float:
+    """FLOP/s of matrix products of the kernel's format; raises InputError if the GPU has none."""
+    peak = gpu.peak_flops.of(kernel.dtype)
+    if peak is None:
+        raise InputError(
+            f"{kernel.name}: gpu {gpu.name!r} has no gpu.peak_flops.{kernel.dtype}, so it cannot compute it"
+        )
+    return peak
 
 
 def resident_bytes(operators: Iterable[Operator]) -> dict[str, int]:
