@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +14,8 @@ from neupims_sim.errors import InputError
 def replaced(path: Path, named: str | None = None) -> Iterator[Path]:
     """Yield a temporary name in the folder of ``path``, with the same suffix; what is written there becomes ``path`` at the end.
 
-    After an exception ``path`` is as it was, and the temporary file is gone.
+    After an exception ``path`` is as it was, and the temporary file is gone. A symbolic link at ``path`` is replaced, not
+    followed, and nobody can have put one at the temporary name, because it cannot be foreseen.
 
     Parameters
     ----------
@@ -24,7 +25,7 @@ def replaced(path: Path, named: str | None = None) -> Iterator[Path]:
     ------
     InputError: the file cannot be written: no such folder, no permission, no room.
     """
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
         try:
             yield temporary

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import os
 import random
 import resource
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -57,6 +59,12 @@ def fake(config: Config) -> dict[str, Any]:
 
 def slow(config: Config) -> dict[str, Any]:
     time.sleep(0.03)
+    return fake(config)
+
+
+def kills_its_worker(config: Config) -> dict[str, Any]:
+    if config.seed == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
     return fake(config)
 
 
@@ -144,6 +152,75 @@ def test_sweep_that_is_killed_at_any_moment_goes_on_where_it_was(
         process.communicate(timeout=30)  # ends when the workers, too, have closed their end
     assert finished(out) < POINTS
     assert_completes(file, out, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_signal_that_ends_a_sweep_leaves_its_table_and_one_store(
+    file: Path, tmp_path: Path, undisturbed: bytes, number: int, workers: int
+) -> None:
+    out = tmp_path / "out"
+    with start(file, out, workers) as process:
+        wait_until_finished(out, 3, process)
+        process.send_signal(number)
+        process.communicate(timeout=30)
+    assert {path.name for path in out.iterdir()} == {"points.csv", "store.sqlite", "sweep.yaml"}
+    rows = (out / "points.csv").read_text().splitlines()
+    assert len(rows) == 1 + finished(out) >= 4
+    assert {path.name for path in out.iterdir()} == {"points.csv", "store.sqlite", "sweep.yaml"}, "reading leaves files"
+    assert_completes(file, out, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 129, "SIGHUP"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_command_that_a_signal_ends_says_so_in_one_line(
+    file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: int,
+    told: str,
+) -> None:
+    def signalled(config: Config) -> dict[str, Any]:
+        os.kill(os.getpid(), number)
+        time.sleep(1)
+        return fake(config)
+
+    monkeypatch.setattr("neupims_sim.cli.sweep.run_sweep", functools.partial(sweep, run_point=signalled))
+    status, out, err = run(capsys, "sweep", file, "--workers", 1, "--out", tmp_path / "out")
+    assert (status, out) == (code, "")
+    assert told in err.splitlines()[-1]
+    assert err.splitlines()[-1].endswith("the same command goes on")
+
+
+def test_signal_that_is_ignored_stays_ignored(file: Path, tmp_path: Path) -> None:
+    """As ``nohup`` has it."""
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        sweep(file, tmp_path / "out", 1, lambda config: os.kill(os.getpid(), signal.SIGHUP) or fake(config))  # type: ignore[func-returns-value]
+    finally:
+        signal.signal(signal.SIGHUP, old)
+    assert finished(tmp_path / "out") == POINTS
+
+
+def test_point_that_kills_its_worker_twice_is_told_as_killed_and_retried_by_name(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    table = sweep(file, out, workers=2, run_point=kills_its_worker)
+    assert (
+        list(table["error"][table["status"] == "failed"])
+        == ["killed: the worker process died 2 times at this point (SIGKILL; out of memory?)"] * 2
+    )
+    monkeypatch.setattr("neupims_sim.cli.sweep.run_sweep", functools.partial(sweep, run_point=fake))
+    code, _, err = run(capsys, "sweep", file, "--workers", 1, "--out", out, "--retry-failed")
+    assert code == 0
+    assert "failed, runs again: 2 points: killed: " in err
+    assert "[model.layers=1, seed=3; model.layers=2, seed=3]" in err
+    assert "2 points run, 38 reused, 0 failed" in err
 
 
 def test_point_whose_worker_is_killed_is_tried_again(
@@ -406,6 +483,145 @@ def test_dask_without_its_package_is_one_line(file: Path, tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InputError, match=r"--dask needs the package distributed: pip install 'neupims-sim\[dask\]'"):
         sweep(file, tmp_path / "out", run_point=must_not_run, dask="tcp://127.0.0.1:1")
+
+
+# --- damaged stores ---
+
+
+def damaged(out: Path, change: str) -> None:
+    with sqlite3.connect(out / FILE) as database:
+        database.execute(f"UPDATE points SET {change} WHERE id = 3")
+    database.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "result = substr(result, 1, 20)",
+        "result = NULL",
+        "result = '[1, 2]'",
+        "result = CAST(x'7b22ff22' AS TEXT)",
+        "config = substr(config, 1, 20), result = ''",
+    ],
+)
+def test_damaged_result_is_told_and_runs_again_and_the_others_stay(
+    file: Path, tmp_path: Path, undisturbed: bytes, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    out = tmp_path / "out"
+    sweep(file, out, 1, fake)
+    damaged(out, change)
+    table = load_results(out)[1]
+    assert list(table["status"]) == ["ok"] * 2 + ["failed"] + ["ok"] * (POINTS - 3)
+    assert table["error"][2].startswith("damaged: the stored result cannot be read (")
+    code, shown, err = run(capsys, "results", out)
+    assert (code, shown.count("\n") > POINTS - 1) == (0, True)
+    assert "failed: model.layers=1, seed=2: damaged: " in err
+    notes: list[str] = []
+    ran = []
+    sweep(
+        file,
+        out,
+        1,
+        lambda config: ran.append(config.seed) or fake(config),  # type: ignore[func-returns-value]
+        lambda progress: notes.extend(progress.notes),
+    )
+    assert ran == [2]
+    assert len(notes) == 1
+    assert notes[0].startswith("damaged in the store, runs again: model.layers=1, seed=2: ")
+    assert (out / "points.csv").read_bytes() == undisturbed
+
+
+def test_result_on_a_damaged_page_is_told_and_the_others_are_read(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sweep(file, out, 1, lambda config: fake(config) | {"padding": f"<{config.seed}>" * 20_000})
+    content = bytearray((out / FILE).read_bytes())
+    for page in range(0, len(content), 4096):
+        if b"<3>" * 1000 in content[page : page + 4096]:
+            content[page : page + 4] = b"\xff" * 4  # the number of the page on which the text goes on
+    (out / FILE).write_bytes(content)
+    table = load_results(out)[1]
+    assert 1 <= (table["status"] == "failed").sum() <= 2
+    assert (table["status"] == "ok").sum() >= POINTS - 2
+    assert set(table["error"]) == {
+        "",
+        "damaged: the stored result cannot be read (database disk image is malformed); the same sweep runs it again",
+    }
+    ran = []
+    sweep(file, out, 1, lambda config: ran.append(config.seed) or fake(config))
+    assert set(ran) == {3}
+    assert_sound(out)
+
+
+# --- files that others put in the way ---
+
+
+@pytest.mark.parametrize(
+    "name", ["store.lock", "store.sqlite", "store.sqlite-wal", "store.sqlite-shm", "store.sqlite-journal"]
+)
+@pytest.mark.parametrize("target", ["victim", "nowhere"])
+def test_symbolic_link_in_the_place_of_a_store_file_is_refused_and_its_target_untouched(
+    file: Path, tmp_path: Path, name: str, target: str
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "victim").write_text("precious")
+    (out / name).symlink_to(tmp_path / target)
+    with pytest.raises(InputError, match=rf"^[^\n]*{name}[^\n]* is a symbolic link[^\n]*$"):
+        sweep(file, out, 1, must_not_run)
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert {path.name for path in out.iterdir()} == {name}
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("name", ["points.csv", "sweep.yaml"])
+def test_symbolic_link_in_the_place_of_an_exported_file_is_replaced(file: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "victim").write_text("precious")
+    (out / name).symlink_to(tmp_path / "victim")
+    sweep(file, out, 1, fake)
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert not (out / name).is_symlink()
+
+
+def test_file_with_the_name_of_the_lock_is_neither_written_nor_removed(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "victim").write_text("precious")
+    (out / "store.lock").hardlink_to(tmp_path / "victim")
+    with pytest.raises(InputError, match=r"store\.lock: not the lock of a sweep; remove it"):
+        sweep(file, out, 1, must_not_run)
+    assert (tmp_path / "victim").read_text() == (out / "store.lock").read_text() == "precious"
+
+
+def test_lock_that_a_killed_sweep_has_left_is_taken_over(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "store.lock").write_text("process 1 on elsewhere")
+    sweep(file, out, 1, fake)
+    assert not (out / "store.lock").exists()
+
+
+def _locks_often(directory: str) -> int:
+    """How often this process got the lock; fails if it had it together with another."""
+    got = 0
+    marker = Path(directory) / "marker"
+    for _ in range(300):
+        try:
+            with Store(Path(directory)):
+                marker.touch(exist_ok=False)
+                marker.unlink()
+                got += 1
+        except InputError as error:
+            if "another sweep is writing" not in str(error):
+                raise
+    return got
+
+
+def test_lock_has_one_owner_at_a_time_though_its_file_comes_and_goes(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(3, multiprocessing.get_context("fork")) as pool:
+        assert sum(pool.map(_locks_often, [str(tmp_path)] * 3)) > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["store.sqlite"]
 
 
 def test_store_is_free_again_after_its_sweep(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from neupims_sim.plots.frame import parts_of
 from neupims_sim.sweeps import Progress, expand, load_results, read_sweep, sweep
 from neupims_sim.sweeps.database import Reader
 from neupims_sim.sweeps.execution import Task
+from neupims_sim.sweeps.failures import Failure, grouped
 from neupims_sim.sweeps.labels import value_key
 from neupims_sim.sweeps.processes import execute_in_processes
 from neupims_sim.sweeps.store import parse_table, read_tracebacks
@@ -471,6 +472,38 @@ def test_command_prints_the_table_on_stdout_and_progress_on_stderr(
     assert ("RuntimeError: a bug" in err) == (code == 1)
     assert run(capsys, "results", tmp_path / "out", "--csv", tmp_path / "copy.csv")[:2] == (0, out)
     assert (tmp_path / "copy.csv").read_bytes() == (tmp_path / "out/points.csv").read_bytes()
+
+
+def fake_that_never_fits(config: Config) -> dict[str, Any]:
+    if config.workload.batch_size > 8:
+        raise InputError(f"{config.workload.batch_size * 100:,} rows do not fit")
+    return fake(config)
+
+
+def test_failures_are_told_once_each_message_with_its_points(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neupims_sim.cli.sweep.run_sweep", functools.partial(sweep, run_point=fake_that_never_fits))
+    edited(file, "[8, 16, 32]", "{range: [8, 24, 1]}")
+    code, out, err = run(capsys, "sweep", file, "--workers", 1, "--out", tmp_path / "out")
+    assert code == 1
+    assert "failed" not in out
+    assert out.count("NeuPIMs") == 1
+    assert (out + err).count("rows do not fit") == 1
+    assert (
+        "failed: 32 points: 900 rows do not fit (the others with other numbers) "
+        "[system=npu_only, workload.batch_size=9; system=npu_only, workload.batch_size=10; "
+        "system=npu_only, workload.batch_size=11; 29 more]\n"
+    ) in err
+
+
+def test_messages_are_grouped_by_their_words_and_shortened() -> None:
+    failures = [Failure(f"a={n}", f"stuck at cycle {n}") for n in range(5)] + [Failure("b=1", "x" * 2000)]
+    first, second = grouped(failures)
+    assert first == "5 points: stuck at cycle 0 (the others with other numbers) [a=0; a=1; a=2; 2 more]"
+    assert second.startswith("b=1: xxx")
+    assert len(second) < 500
+    assert len(grouped([Failure("a=1", "ab" * n) for n in range(50)])) == 21
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def experiment(
     definition = read_sweep(file)
     results = out or Path("results") / (f"{definition.name}-quick" if quick else definition.name)
     table = run_with_progress(file, results, workers, quick, dask, retry_failed)
-    failed = tell_failures(table)
+    failed = tell_failures(definition, table)
     if failed < len(table):
         for written in _write(definition, table, results, results if quick else folder, page, _command(folder, quick)):
             typer.echo(written)

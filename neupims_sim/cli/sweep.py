@@ -7,7 +7,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -21,16 +21,16 @@ from rich.table import Table
 
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
+from neupims_sim.interruption import exit_code
 from neupims_sim.sweeps import Progress, Sweep, read_sweep
 from neupims_sim.sweeps import sweep as run_sweep
 from neupims_sim.sweeps.derivation import expression_problem
+from neupims_sim.sweeps.failures import Failure, grouped
 from neupims_sim.sweeps.points import place_text
 from neupims_sim.sweeps.store import count_other_code, load_text, parse_table, read_tracebacks
 from neupims_sim.sweeps.tables import format_cell
 from neupims_sim.writing import replaced, write_text
 
-SHOWN_FAILURES = 20
-"""Failed points that are named at the end of a sweep."""
 LINE_SECONDS = 1.0
 """The least time between two lines of progress where there is no terminal."""
 
@@ -56,10 +56,11 @@ def sweep(
 
     Interrupt it whenever you like: the same command goes on. Exit code 1 if a point failed.
     """
-    directory = out or Path("results") / read_sweep(file).name
+    definition = read_sweep(file)
+    directory = out or Path("results") / definition.name
     table = run_with_progress(file, directory, workers, dask=dask, retry_failed=retry_failed)
-    _print_table(read_sweep(file), table)
-    failed = tell_failures(table)
+    _print_table(definition, table)
+    failed = tell_failures(definition, table)
     typer.echo(f"results in {label(directory)}", err=True)
     if failed:
         raise typer.Exit(1)
@@ -73,7 +74,7 @@ def run_with_progress(
     dask: str | None = None,
     retry_failed: bool = False,
 ) -> pd.DataFrame:
-    """Run a sweep, with progress and a summary on stderr; an interruption ends the program with exit code 130."""
+    """Run a sweep, with progress and a summary on stderr; an interruption ends the program with 128 + the signal's number."""
     start, last = time.monotonic(), Progress(0, 0, 0, 0)
 
     def remember(progress: Progress) -> None:
@@ -86,9 +87,13 @@ def run_with_progress(
             table = run_sweep(
                 file, directory, workers, on_progress=remember, quick=quick, dask=dask, retry_failed=retry_failed
             )
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted; finished points are in {label(directory)}, the same command goes on", err=True)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as interrupt:
+        with suppress(OSError):  # the terminal may be gone
+            typer.echo(
+                f"{str(interrupt) or 'interrupted'}; finished points are in {label(directory)}, the same command goes on",
+                err=True,
+            )
+        raise typer.Exit(exit_code(interrupt)) from None
     typer.echo(_summary(last, time.monotonic() - start), err=True)
     return table
 
@@ -98,15 +103,17 @@ def _summary(last: Progress, seconds: float) -> str:
     return f"{last.done - last.reused} points run, {last.reused} reused, {last.failed} failed; {wall}"
 
 
-def tell_failures(table: pd.DataFrame) -> int:
-    """Name the failed points on stderr; returns how many there are."""
-    failed = table[table["status"] == "failed"]
-    for point, error in zip(failed["point"][:SHOWN_FAILURES], failed["error"], strict=False):
-        typer.echo(f"failed: {point}: {error}", err=True)
-    if len(failed) > SHOWN_FAILURES:
-        typer.echo(f"failed: {len(failed) - SHOWN_FAILURES} more; `results DIR --failed` lists them", err=True)
-    if len(failed):
-        typer.echo("--retry-failed runs failed points again", err=True)
+def tell_failures(definition: Sweep, table: pd.DataFrame) -> int:
+    """Say on stderr which points have failed, each message once; returns how many there are."""
+    failed = table[table["status"] == "failed"].to_dict("records")
+    for line in grouped(
+        Failure(place_text({axis: row[axis] for axis in definition.axes}), row["error"]) for row in failed
+    ):
+        typer.echo(f"failed: {line}", err=True)
+    if failed:
+        typer.echo(
+            "--retry-failed runs failed points again; `results DIR --failed` has each with its traceback", err=True
+        )
     return len(failed)
 
 
@@ -126,10 +133,6 @@ def results(
     chosen = pd.Series(True, index=table.index) if where is None else _chosen(table, where)
     if failed:
         chosen &= table["status"] == "failed"
-        _print_failures(directory, definition, table[chosen])
-    else:
-        _print_table(definition, table[chosen])
-    _tell_other_code(directory)
     if csv is not None:
         cells = pd.read_csv(
             io.StringIO(text), dtype=str, keep_default_na=False
@@ -139,6 +142,12 @@ def results(
         content = _parquet(table[chosen])
         with replaced(parquet, f"--parquet {parquet}") as temporary:
             temporary.write_bytes(content)
+    if failed:
+        _print_failures(directory, definition, table[chosen])
+    else:
+        _print_table(definition, table[chosen])
+        tell_failures(definition, table[chosen])
+    _tell_other_code(directory)
 
 
 def _chosen(table: pd.DataFrame, where: str) -> pd.Series[bool]:
@@ -179,6 +188,7 @@ def _tell_other_code(directory: Path) -> None:
 
 
 def _print_table(definition: Sweep, table: pd.DataFrame) -> None:
+    """The points that have numbers; what failed is told beside."""
     shown = Table(
         title=definition.title or definition.name,
         title_justify="left",
@@ -193,12 +203,9 @@ def _print_table(definition: Sweep, table: pd.DataFrame) -> None:
         name, unit = labels.column(metric)[:2]
         name = name.replace("utilization", "util.").replace(" ", "\n")  # narrow, so that 80 columns are enough
         shown.add_column(f"{name}\n{unit}".rstrip(), justify="right", overflow="fold")
-    for row in table.to_dict("records"):
+    for row in table[table["status"] == "ok"].to_dict("records"):
         axes = [labels.value(axis, row[axis]) for axis in definition.axes]
-        numbers = [
-            format_cell(row[metric], labels.column(metric)) if row["status"] == "ok" else "failed"
-            for metric in definition.columns
-        ]
+        numbers = [format_cell(row[metric], labels.column(metric)) for metric in definition.columns]
         shown.add_row(*axes, *numbers)
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
@@ -208,20 +215,27 @@ def _print_table(definition: Sweep, table: pd.DataFrame) -> None:
 
 @contextmanager
 def _shown_progress() -> Iterator[Callable[[Progress], None]]:
-    """A bar on stderr if that is a terminal, else lines: every failure, and the rest now and then."""
+    """A bar on stderr if that is a terminal, else a line now and then; how many points failed, the messages come at the end."""
     start = 0.0
     if not sys.stderr.isatty():
         due = 0.0
 
         def print_line(progress: Progress) -> None:
             nonlocal start, due
+            if progress.checked is not None:
+                typer.echo(_checking(progress), err=True)
+                return
+            for note in progress.notes:
+                typer.echo(note, err=True)
             now = time.monotonic()
             start = start or now
-            if now < due and not progress.error and progress.done < progress.total:
+            if now < due and progress.done < progress.total:
                 return
             due = now + LINE_SECONDS if progress.last else 0.0
-            what = f"{progress.last}: {progress.error or 'ok'}" if progress.last else f"{progress.reused} points stored"
-            typer.echo(f"[{progress.done}/{progress.total}] {what}{_rate(progress, start)}", err=True)
+            what = progress.last or f"{progress.reused} points stored"
+            typer.echo(
+                f"[{progress.done}/{progress.total}] {what}{_failed(progress)}{_rate(progress, start)}", err=True
+            )
 
         yield print_line
         return
@@ -237,11 +251,24 @@ def _shown_progress() -> Iterator[Callable[[Progress], None]]:
 
         def move_bar(progress: Progress) -> None:
             nonlocal start
+            if progress.checked is not None:
+                bar.update(task, description="checking", completed=progress.checked, total=progress.total)
+                return
+            for note in progress.notes:
+                bar.console.print(note, markup=False, highlight=False)
             start = start or time.monotonic()
-            failed = f", {progress.failed} failed" if progress.failed else ""
-            bar.update(task, completed=progress.done, total=progress.total, rate=_rate(progress, start) + failed)
+            rate = _rate(progress, start) + _failed(progress)
+            bar.update(task, description="points", completed=progress.done, total=progress.total, rate=rate)
 
         yield move_bar
+
+
+def _checking(progress: Progress) -> str:
+    return f"checking configurations: {progress.checked:,} of {progress.total:,}"
+
+
+def _failed(progress: Progress) -> str:
+    return f", {progress.failed} failed" if progress.failed else ""
 
 
 def _rate(progress: Progress, start: float) -> str:

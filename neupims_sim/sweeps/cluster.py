@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from neupims_sim.errors import InputError
 from neupims_sim.sweeps.execution import (
-    WORKER_DIED,
     Events,
     OtherCodeError,
     Outcome,
@@ -19,6 +18,7 @@ from neupims_sim.sweeps.execution import (
     Task,
     attempt,
     check_code,
+    killed,
     one_line,
 )
 from neupims_sim.sweeps.identity import code_version
@@ -86,7 +86,7 @@ def _outcome(future: Future, address: str) -> Outcome:
     if isinstance(problem, OtherCodeError):
         raise InputError(f"--dask {address}: {problem}; install the same version on every worker")
     if isinstance(problem, KilledWorker):
-        return Outcome(error=WORKER_DIED)
+        return Outcome(error=killed(f"the worker process died {problem.allowed_failures + 1} times at this point"))
     if problem is not None:
         return Outcome(error=one_line(f"{type(problem).__name__}: {problem}"))
     outcome = future.result()

@@ -7,27 +7,35 @@ point (places may share one); ``meta``: ``store_version``, ``package_version``, 
 
 One process writes at a time, which a lock on a file beside the store ensures; the system drops it when that process ends,
 however that happens. Every change is one transaction of SQLite's write-ahead log, so readers see a consistent store at
-every moment and a killed writer loses nothing that was stored.
+every moment and a killed writer loses nothing that was stored. Whoever closes the store last takes the log along: one file is left.
+
+A point whose row cannot be read counts as failed, and a sweep runs it again; the others are not concerned.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
 import sqlite3
+import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import neupims_sim
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
 from neupims_sim.sweeps.execution import Outcome
+from neupims_sim.writing import replaced
 
 FILE = "store.sqlite"
+LOCK = "store.lock"
+BESIDE = ("-wal", "-shm", "-journal")
+"""What SQLite appends to the name of a store for its own files."""
 STORE_VERSION = 2
 """1 was a folder with a JSON file per point."""
 
@@ -95,6 +103,28 @@ class Run(NamedTuple):
     """In the worker."""
 
 
+class Again(NamedTuple):
+    """A point that runs once more: its first place, and why."""
+
+    axes: dict[str, Any]
+    reason: str
+
+
+class Begun(NamedTuple):
+    """What a sweep found in its store."""
+
+    damaged: list[Again]
+    """Finished points that cannot be read."""
+    retried: list[Again]
+    """Failed points, where this was asked for."""
+    lost: int
+    """Points of which not even a place is left."""
+
+
+class DamagedError(Exception):
+    """A value in the store cannot be read."""
+
+
 class Reader:
     """A store as others see it, while a sweep writes it or afterwards."""
 
@@ -125,12 +155,15 @@ class Reader:
 
     def rows(self) -> Iterator[Row]:
         """Every place whose point has finished, in order."""
-        with self._told():
-            for axes, hash_, code, status, result, error, traceback in self._database.execute(
-                "SELECT axes, hash, code, status, result, error, traceback FROM places JOIN points ON id = point "
-                "WHERE status IN ('ok', 'failed') ORDER BY position"
-            ):
-                yield Row(json.loads(axes), hash_, code, status, json.loads(result or "{}"), error, traceback)
+        for axes, point in self._places("status IN ('ok', 'failed')"):
+            try:
+                yield self._row(axes, point)
+            except DamagedError as problem:
+                yield self._damaged_row(axes, point, problem)
+
+    def unfinished(self) -> list[dict[str, Any]]:
+        """Every place whose point has not finished, in order."""
+        return [axes for axes, _ in self._places("status NOT IN ('ok', 'failed')")]
 
     def runs(self) -> Iterator[Run]:
         """Every point of the sweep, finished or not, in order of its first place."""
@@ -139,7 +172,8 @@ class Reader:
                 "SELECT hash, code, status, config, worker, started, seconds FROM points "
                 "JOIN (SELECT point, min(position) AS first FROM places GROUP BY point) ON id = point ORDER BY first"
             ):
-                yield Run(hash_, code, status, json.loads(config), worker or "", started or "", seconds)
+                with suppress(DamagedError):
+                    yield Run(hash_, code, status, _object(config), worker or "", started or "", seconds)
 
     def environment(self) -> dict[str, Any]:
         """Versions, machine and command line of the last command that ran points; empty if the store does not say."""
@@ -156,10 +190,56 @@ class Reader:
             )
             return int(found.fetchone()[0])
 
+    def _places(self, condition: str) -> list[tuple[dict[str, Any], int]]:
+        """Axes and point of every place whose point meets a condition, in order."""
+        with self._told():
+            found = self._database.execute(
+                f"SELECT axes, id FROM places JOIN points ON id = point WHERE {condition} ORDER BY position"
+            )
+            return [(self._axes(axes), point) for axes, point in found]
+
+    @staticmethod
+    def _axes(text: str) -> dict[str, Any]:
+        """The values on the axes; none are known where they are damaged."""
+        try:
+            return _object(text)
+        except DamagedError:
+            return {}
+
+    def _row(self, axes: dict[str, Any], point: int) -> Row:
+        """A finished point; raises DamagedError if it cannot be read."""
+        try:
+            hash_, code, status, result, error, traceback = self._database.execute(
+                "SELECT hash, code, status, result, error, traceback FROM points WHERE id = ?", (point,)
+            ).fetchone()
+        except sqlite3.DatabaseError as problem:
+            raise DamagedError(str(problem)) from problem
+        return Row(axes, hash_, code, status, _object(result) if status == "ok" else {}, error, traceback)
+
+    def _damaged_row(self, axes: dict[str, Any], point: int, problem: DamagedError) -> Row:
+        """What is told of a point that cannot be read."""
+        with self._told():
+            hash_, code = self._database.execute("SELECT hash, code FROM points WHERE id = ?", (point,)).fetchone()
+        message = f"damaged: the stored result cannot be read ({problem}); the same sweep runs it again"
+        return Row(axes, hash_, code, "failed", {}, message, "")
+
     def _connect(self) -> sqlite3.Connection:
-        # A folder that nobody may write has no writer either, and SQLite could not make the files that readers share.
-        mode = "mode=ro" if os.access(self.directory, os.W_OK) else "immutable=1"
-        return sqlite3.connect(f"{self._file.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
+        self._refuse_links()
+        # Who may write the folder takes SQLite's own files along; where nobody may, there is no writer either.
+        mode = "mode=rw" if os.access(self.directory, os.W_OK) and os.access(self._file, os.W_OK) else "immutable=1"
+        database = sqlite3.connect(f"{self._file.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
+        try:
+            database.execute("PRAGMA query_only = ON")
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _refuse_links(self) -> None:
+        """SQLite would write through symbolic links in the place of its own files."""
+        for name in BESIDE:
+            if self._file.with_name(FILE + name).is_symlink():
+                raise InputError(f"{label(self._file)}{name}: is a symbolic link, and not of SQLite; remove it")
 
     def _check_version(self) -> None:
         version = self._meta("store_version")
@@ -190,6 +270,10 @@ class Store(Reader):
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(directory)
         try:
+            if (directory / FILE).is_symlink():
+                raise InputError(
+                    f"{label(directory / FILE)}: is a symbolic link, which a sweep does not write through; remove it"
+                )
             if (directory / "points").is_dir() and not (directory / FILE).exists():
                 raise InputError(
                     f"{label(directory)}: a store of version 1 (a file per point), this is neupims_sim {neupims_sim.__version__} "
@@ -197,23 +281,30 @@ class Store(Reader):
                 )
             super().__init__(directory)
         except BaseException:
-            self._lock.close()
+            _unlock(directory, self._lock)
             raise
 
     def close(self) -> None:
         """Close the file and let the next one write."""
-        super().close()
-        self._lock.close()
+        try:
+            super().close()
+        finally:
+            _unlock(self.directory, self._lock)
 
-    def begin(self, sweep_text: str, places: Iterable[Place], code: str, retry_failed: bool) -> None:
-        """Make ``places`` those of the store. What has finished stays finished, unless it failed and ``retry_failed``."""
+    def begin(self, sweep_text: str, places: Iterable[Place], code: str, retry_failed: bool) -> Begun:
+        """Make ``places`` those of the store.
+
+        What has finished stays finished, unless it cannot be read, or it failed and ``retry_failed``.
+        """
+        lost = self._mend()
         with self._transaction() as write:
             write("UPDATE points SET status = 'pending' WHERE status = 'running'")
             write("DELETE FROM places")
             for position, place in enumerate(places):
                 identity = (place.hash, code, place.inputs)
                 write(
-                    "INSERT OR IGNORE INTO points (hash, code, inputs, config) VALUES (?, ?, ?, ?)",
+                    "INSERT INTO points (hash, code, inputs, config) VALUES (?, ?, ?, ?) "
+                    "ON CONFLICT DO UPDATE SET config = excluded.config WHERE config IS NOT excluded.config",
                     (*identity, place.config),
                 )
                 write(
@@ -221,13 +312,60 @@ class Store(Reader):
                     (position, place.axes, *identity),
                 )
             write("DELETE FROM points WHERE status = 'pending' AND id NOT IN (SELECT point FROM places)")
-            if retry_failed:
+            damaged, retried = self._to_run_again(retry_failed)
+            for point in (*damaged, *retried):
                 write(
-                    "UPDATE points SET status = 'pending', error = '', traceback = '' "
-                    "WHERE status = 'failed' AND id IN (SELECT point FROM places)"
+                    "UPDATE points SET status = 'pending', result = NULL, error = '', traceback = '' WHERE id = ?",
+                    (point,),
                 )
             for key, value in (("sweep", sweep_text), ("package_version", neupims_sim.__version__)):
                 write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        return Begun(list(damaged.values()), list(retried.values()), lost)
+
+    def _mend(self) -> int:
+        """If pages of the file are damaged, put a store in its place that has what can be read; returns how many points it lacks."""
+        with suppress(sqlite3.DatabaseError):
+            self._database.execute(
+                "SELECT max(length(config) + length(result) + length(traceback)) FROM points"
+            ).fetchone()
+            return 0
+        with self._told(), replaced(self._file, label(self._file)) as fresh:
+            with closing(_new_database(fresh)) as database:
+                kept, known = self._copy("points", database), self._database.execute("SELECT count(*) FROM points")
+                self._copy("meta", database)
+                lost = int(known.fetchone()[0]) - kept
+            self._database.close()
+            for name in BESIDE:
+                for path in (self._file.with_name(FILE + name), fresh.with_name(fresh.name + name)):
+                    path.unlink(missing_ok=True)
+        self._database = self._connect()
+        return lost
+
+    def _copy(self, table: Literal["points", "meta"], target: sqlite3.Connection) -> int:
+        """Copy the rows that can be read; returns how many."""
+        key = "key" if table == "meta" else "id"
+        copied = 0
+        target.execute("BEGIN")
+        for (row,) in self._database.execute(f"SELECT {key} FROM {table}").fetchall():
+            with suppress(sqlite3.DatabaseError):
+                values = self._database.execute(f"SELECT * FROM {table} WHERE {key} = ?", (row,)).fetchone()
+                target.execute(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(values))})", values)
+                copied += 1
+        target.execute("COMMIT")
+        return copied
+
+    def _to_run_again(self, retry_failed: bool) -> tuple[dict[int, Again], dict[int, Again]]:
+        """Finished points that are damaged, and, if they are to be retried, those that failed."""
+        damaged, retried = dict[int, Again](), dict[int, Again]()
+        for axes, point in self._places("status IN ('ok', 'failed')"):
+            try:
+                row = self._row(axes, point)
+            except DamagedError as problem:
+                damaged.setdefault(point, Again(axes, str(problem)))
+                continue
+            if retry_failed and row.status == "failed":
+                retried.setdefault(point, Again(axes, row.error))
+        return damaged, retried
 
     def note_environment(self, environment: Mapping[str, Any]) -> None:
         """Remember what runs the points that follow."""
@@ -282,18 +420,8 @@ class Store(Reader):
             )
 
     def _connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._file, isolation_level=None)
-        try:
-            if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                database.execute("PRAGMA journal_mode = WAL")
-                version = f"INSERT INTO meta VALUES ('store_version', '{STORE_VERSION}');"
-                database.executescript(f"BEGIN; {_SCHEMA} {version} COMMIT;")
-            # With a write-ahead log, NORMAL can lose the last points when the power fails, and corrupts nothing.
-            database.execute("PRAGMA synchronous = NORMAL")
-        except BaseException:
-            database.close()
-            raise
-        return database
+        self._refuse_links()
+        return _new_database(self._file)
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -309,23 +437,95 @@ class Store(Reader):
                 raise
 
 
-def _lock(directory: Path) -> IO[str]:
-    """The lock of a store, held until the file is closed; raises InputError if another process holds it."""
-    file = (directory / "store.lock").open("a+", encoding="utf-8")
+def _new_database(file: Path) -> sqlite3.Connection:
+    """A store to write to, made if there is none."""
+    database = sqlite3.connect(file, isolation_level=None)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        owner = file.read().strip()
-        file.close()
-        raise InputError(
-            f"{label(directory)}: another sweep is writing this store{owner and f' ({owner})'}; wait for it, or give another --out"
-        ) from None
-    with suppress(OSError):  # who it is helps others, and is not worth failing for on a full disk
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-    return file
+        if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            database.execute("PRAGMA journal_mode = WAL")
+            version = f"INSERT INTO meta VALUES ('store_version', '{STORE_VERSION}');"
+            database.executescript(f"BEGIN; {_SCHEMA} {version} COMMIT;")
+        # With a write-ahead log, NORMAL can lose the last points when the power fails, and corrupts nothing.
+        database.execute("PRAGMA synchronous = NORMAL")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+_OWNER = "process"
+"""How the text of a lock begins."""
+
+
+def _lock(directory: Path) -> int:
+    """The lock of a store, an open file; raises InputError if another process holds it.
+
+    The file is always a new one of ours: what is there already is neither written nor, if it is a link, followed. A killed
+    owner leaves its file; whoever finds it free removes it.
+    """
+    path = directory / LOCK
+    while True:
+        try:
+            descriptor, is_new = os.open(path, _LOCK_FLAGS | os.O_CREAT | os.O_EXCL, 0o644), True
+        except FileExistsError:
+            try:
+                descriptor, is_new = os.open(path, _LOCK_FLAGS), False
+            except FileNotFoundError:  # its owner has just ended
+                continue
+        try:
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            owner = os.read(descriptor, 200).decode(errors="replace").strip() if regular else "?"
+            if owner and not owner.startswith(_OWNER):
+                raise InputError(f"{label(path)}: not the lock of a sweep; remove it, or give another --out")
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_new and _is_at(path, descriptor):
+                with suppress(OSError):  # who it is helps others, and is not worth failing for on a full disk
+                    os.write(descriptor, f"{_OWNER} {os.getpid()} on {socket.gethostname()}".encode())
+                return descriptor
+            if _is_at(path, descriptor):
+                path.unlink()
+            os.close(descriptor)
+        except BlockingIOError:
+            os.close(descriptor)
+            if is_new:  # taken for a leftover by another, which removes it
+                continue
+            raise InputError(
+                f"{label(directory)}: another sweep is writing this store{owner and f' ({owner})'}; wait for it, or give another --out"
+            ) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+
+_LOCK_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _unlock(directory: Path, descriptor: int) -> None:
+    """Remove the file of a lock and free it."""
+    path = directory / LOCK
+    with suppress(OSError):
+        if _is_at(path, descriptor):
+            path.unlink()
+    os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether the file at a path is still the one that is open."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    """A JSON object in the store; raises DamagedError if the text is none."""
+    try:
+        found = json.loads(text or "")
+    except (ValueError, RecursionError) as problem:
+        raise DamagedError(str(problem)) from problem
+    if not isinstance(found, dict):
+        raise DamagedError("not a JSON object")
+    return found
 
 
 @contextmanager
@@ -333,7 +533,8 @@ def _told_by_system(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"--out {label(directory)}: cannot be written: {error.strerror}") from error
+        reason = "store.lock is a symbolic link; remove it" if error.errno == errno.ELOOP else error.strerror
+        raise InputError(f"--out {label(directory)}: cannot be written: {reason}") from error
 
 
 def _problem(error: sqlite3.Error) -> str:

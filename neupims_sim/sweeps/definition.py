@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -132,6 +133,11 @@ class Sweep(_Part):
             [dict(zip(group, row, strict=True)) for row in zip(*group.values(), strict=True)] for group in self.zip
         ]
         return steps + [[{axis: value} for value in values] for axis, values in (self.grid | self.repeated).items()]
+
+    @property
+    def places(self) -> int:
+        """How many combinations the dimensions have, those included that ``exclude`` leaves out."""
+        return math.prod(map(len, self.dimensions))
 
     @property
     def axes(self) -> list[str]:

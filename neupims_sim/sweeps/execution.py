@@ -18,8 +18,6 @@ from neupims_sim.sweeps.identity import code_version
 RunPoint = Callable[[Config], dict[str, Any]]
 """Runs one configuration; returns the content of ``result.json``. With several workers it must be picklable."""
 
-WORKER_DIED = "the worker process died (killed, or out of memory)"
-
 
 class Task(NamedTuple):
     """A point to run: what the store calls it, and its resolved configuration, JSON."""
@@ -80,6 +78,11 @@ def check_code(expected: str) -> None:
         raise OtherCodeError(
             f"code {code_version()} of {socket.gethostname()} is not {expected}, with which the sweep started"
         )
+
+
+def killed(how: str) -> str:
+    """The message of a point that has no outcome because whoever ran it was ended from outside."""
+    return f"killed: {how}"
 
 
 def one_line(text: str) -> str:

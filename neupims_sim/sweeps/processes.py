@@ -11,7 +11,6 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
 from neupims_sim.sweeps.execution import (
-    WORKER_DIED,
     Events,
     OtherCodeError,
     Outcome,
@@ -19,6 +18,7 @@ from neupims_sim.sweeps.execution import (
     Task,
     attempt,
     check_code,
+    killed,
 )
 from neupims_sim.sweeps.identity import code_version
 
@@ -26,6 +26,9 @@ ATTEMPTS = 2
 """How often a point is given to a worker before the death of its worker counts as its failure."""
 STARTS = 3
 """How often in a row a worker may die before it is ready."""
+
+DEATH_SECONDS = 5.0
+"""How long a process whose pipe has closed may take to end."""
 
 _READY = "ready"
 
@@ -106,6 +109,8 @@ class _Worker:
             self.pipe.send(task.config)
 
     def _rise_again(self) -> Outcome | None:
+        self._process.join(DEATH_SECONDS)
+        how = self._process.exitcode
         self.end()
         if not self._is_ready:
             self._deaths_at_start += 1
@@ -116,9 +121,18 @@ class _Worker:
                 )
         self._start()
         if self.task is None or self.attempts == ATTEMPTS:
-            return Outcome(error=WORKER_DIED)
+            return Outcome(error=killed(f"the worker process died {ATTEMPTS} times at this point ({_how(how)})"))
         self._send(self.task)
         return None
+
+
+def _how(exit_code: int | None) -> str:
+    """How a process has ended."""
+    if exit_code is None or exit_code >= 0:
+        return f"exit code {exit_code}"
+    if -exit_code == signal.SIGKILL:
+        return "SIGKILL; out of memory?"
+    return signal.strsignal(-exit_code) or f"signal {-exit_code}"
 
 
 def _serve(pipe: Connection, run_point: RunPoint, code: str) -> None:

@@ -15,11 +15,13 @@ import pandas as pd
 
 from neupims_sim.config.files import label, read_text
 from neupims_sim.errors import InputError, dotted_suggestion
+from neupims_sim.interruption import interruptible
 from neupims_sim.simulation import environment
 from neupims_sim.sweeps.cluster import execute_on_cluster
-from neupims_sim.sweeps.database import Place, Row, Store
+from neupims_sim.sweeps.database import Begun, Place, Row, Store
 from neupims_sim.sweeps.definition import Sweep
 from neupims_sim.sweeps.execution import Events, OtherCodeError, RunPoint, Task, execute_here, simulate_point
+from neupims_sim.sweeps.failures import Failure, grouped
 from neupims_sim.sweeps.identity import code_version, inputs_version
 from neupims_sim.sweeps.points import Point, expand, place_text
 from neupims_sim.sweeps.processes import execute_in_processes
@@ -31,6 +33,15 @@ EXPORT_SECONDS = 5.0
 """The least time from one writing of ``points.csv`` to the next while points run."""
 EXPORT_SHARE = 0.05
 """The most of a sweep's time that this writing takes."""
+MANY_POINTS = 500
+"""From so many points on, checking them takes long enough to say how far it is."""
+CHECK_SECONDS = 1.0
+"""Between two such reports."""
+MAX_DICTIONARY = 32_768
+"""Bytes that zlib makes use of."""
+
+Packed = tuple[str, str, str, bytes]
+"""A `Place` whose configuration is compressed."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,10 @@ class Progress:
     last: str = ""
     error: str = ""
     """Why ``last`` failed, empty if it did not."""
+    checked: int | None = None
+    """Points whose configuration has been checked; None once that is done, and only then does the rest count."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about the store that was found, one line each."""
 
 
 def sweep(
@@ -70,7 +85,7 @@ def sweep(
     out: the results folder (see `neupims_sim.sweeps.store`); ``results/<name>`` unless given.
     workers: processes; 1 runs in this process. As many as CPUs unless given, and never more than points.
     run_point: what runs a point; the simulator unless given.
-    on_progress: called once before the first point and after each.
+    on_progress: called while configurations are checked (where that takes long), once before the first point and after each.
     quick: run the quick form that the file states.
     dask: run on the Dask cluster whose scheduler has this address, instead of in processes here.
     retry_failed: run points again that have failed.
@@ -98,16 +113,17 @@ def sweep(
         raise InputError(f"{label(source)}: quick is missing, so there is no quick form")
     if quick:
         definition = definition.quick_form()
-    places = [_packed(point) for point in expand(definition, label(source))]
     directory = Path("results", definition.name) if out is None else Path(out)
-    with Store(directory) as store:
-        store.begin(text, map(_unpacked, places), code_version(), retry_failed)
+    packer = _Packer()
+    places = [packer.pack(point) for point in _told(definition, expand(definition, label(source)), on_progress)]
+    with interruptible(), Store(directory) as store:
+        begun = store.begin(text, map(packer.unpack, places), code_version(), retry_failed)
         del places
         folder = _Folder(directory, label(source), definition, store.rows)
         folder.write(SWEEP, text)
         try:
             folder.write_table()
-            _run(store, folder, run_point, workers, dask, on_progress)
+            _run(store, folder, run_point, workers, dask, on_progress, _notes(begun))
         except BaseException:
             with suppress(InputError):  # what went wrong first is what matters
                 folder.write_table()
@@ -117,6 +133,28 @@ def sweep(
     return parse_table(table, definition.text_axes)
 
 
+def _told(definition: Sweep, points: Iterable[Point], on_progress: Callable[[Progress], None]) -> Iterator[Point]:
+    """The points as they are checked; tells now and then how many of many."""
+    total, due = definition.places, 0.0
+    for checked, point in enumerate(points):
+        if total >= MANY_POINTS and time.monotonic() >= due:
+            on_progress(Progress(total, 0, 0, 0, checked=checked))
+            due = time.monotonic() + CHECK_SECONDS
+        yield point
+
+
+def _notes(begun: Begun) -> tuple[str, ...]:
+    """What is told of points that run once more, alike reasons together."""
+    damaged = [Failure(place_text(again.axes), again.reason) for again in begun.damaged]
+    retried = [Failure(place_text(again.axes), again.reason) for again in begun.retried]
+    lost = [f"the store was damaged: {begun.lost} points could not be read and were dropped"] if begun.lost else []
+    return (
+        *lost,
+        *(f"damaged in the store, runs again: {line}" for line in grouped(damaged)),
+        *(f"failed, runs again: {line}" for line in grouped(retried)),
+    )
+
+
 def _run(
     store: Store,
     folder: _Folder,
@@ -124,11 +162,12 @@ def _run(
     workers: int | None,
     dask: str | None,
     on_progress: Callable[[Progress], None],
+    notes: tuple[str, ...],
 ) -> None:
     """Run what is pending in the store."""
     total, reused, failed = store.count(), store.count("ok", "failed"), store.count("failed")
     done = reused
-    on_progress(Progress(total, reused, done, failed))
+    on_progress(Progress(total, reused, done, failed, notes=notes))
     pending = store.pending()
     if not pending:
         return
@@ -198,15 +237,31 @@ class _Folder:
             raise InputError(f"{error}; finished points are stored, the same command goes on") from error
 
 
-def _packed(point: Point) -> tuple[str, str, str, bytes]:
-    """A point without its objects: ten thousand must fit into memory while the file is checked."""
-    config = json.dumps(point.config.model_dump(mode="json"), ensure_ascii=False)
-    return json.dumps(point.axes), point.hash, inputs_version(point.config), zlib.compress(config.encode(), level=1)
+class _Packer:
+    """Points without their objects: a hundred thousand must fit into memory while the file is checked.
 
+    Configurations are compressed with the first as the dictionary, for most are alike.
+    """
 
-def _unpacked(packed: tuple[str, str, str, bytes]) -> Place:
-    axes, point, inputs, config = packed
-    return Place(axes, point, inputs, zlib.decompress(config).decode())
+    def __init__(self) -> None:
+        self._first = b""
+
+    def pack(self, point: Point) -> Packed:
+        """A point, small."""
+        config = json.dumps(point.config.model_dump(mode="json"), ensure_ascii=False).encode()
+        self._first = self._first or config[-MAX_DICTIONARY:]
+        compressor = zlib.compressobj(level=1, zdict=self._first)
+        return (
+            json.dumps(point.axes),
+            point.hash,
+            inputs_version(point.config),
+            compressor.compress(config) + compressor.flush(),
+        )
+
+    def unpack(self, packed: Packed) -> Place:
+        """The same as the store takes it."""
+        axes, point, inputs, config = packed
+        return Place(axes, point, inputs, zlib.decompressobj(zdict=self._first).decompress(config).decode())
 
 
 def _check_metrics(definition: Sweep, rows: Iterable[Row], source: str) -> None:
