@@ -23,7 +23,7 @@ from neupims_sim.config import available, load_memory
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
 from neupims_sim.memory import MEMORY_MODELS
-from neupims_sim.memory.models import IdealMemory, find_memory_model
+from neupims_sim.memory.models import IdealMemory
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "memory_plugin"
@@ -73,7 +73,7 @@ def test_an_installed_package_brings_tables_that_have_names(example: Path, capsy
 
 
 def test_the_class_of_an_installed_package_is_imported_when_it_is_named(example: Path, capsys: Captured) -> None:
-    assert find_memory_model("cxl").__module__ == "example_memories.cxl"
+    assert MEMORY_MODELS["cxl"].__module__ == "example_memories.cxl"
     assert "cxl" in MEMORY_MODELS
     assert list(MEMORY_MODELS) == sorted(MEMORY_MODELS)
     _, output, _ = run(capsys, "list", "policies", "--json")
@@ -154,9 +154,9 @@ CONFIGS = "[neupims_sim.configs]\n"
 def test_an_unknown_model_is_told_the_nearest_name_of_all_packages(site: Path) -> None:
     install(site, "fancy", MODELS + "reram = fancy:ReRam\n")
     with pytest.raises(InputError, match=r"unknown memory model 'reran'; allowed: .*command.*; did you mean reram\?"):
-        find_memory_model("reran")
-    with pytest.raises(InputError, match=r"did you mean command\?"):
-        find_memory_model("comand")
+        MEMORY_MODELS["reran"]
+    with pytest.raises(InputError, match=r"did you mean command\?; one of your own is named package\.module:name"):
+        MEMORY_MODELS["comand"]
 
 
 @pytest.mark.parametrize(
@@ -177,23 +177,23 @@ def test_an_unknown_model_is_told_the_nearest_name_of_all_packages(site: Path) -
 def test_a_model_that_cannot_be_used_names_its_package(site: Path, text: str | None, message: str) -> None:
     install(site, "fancy", MODELS + "reram = fancy:ReRam\n", {} if text is None else {"fancy.py": text})
     with pytest.raises(InputError, match=r"^memory\.model='reram' \(fancy:ReRam of package fancy 1\.2\) " + message):
-        find_memory_model("reram")
+        MEMORY_MODELS["reram"]
     with pytest.raises(InputError, match=r"^memory\.model='fancy:ReRam' " + message):
-        find_memory_model("fancy:ReRam")
+        MEMORY_MODELS["fancy:ReRam"]
     assert "reram" in list(MEMORY_MODELS), "a package that fails does not disturb the others"
 
 
 def test_a_name_that_two_packages_offer_is_refused(site: Path) -> None:
     for name in ("fancy", "plain"):
         install(site, name, MODELS + f"reram = {name}:ReRam\n")
-    with pytest.raises(InputError, match=r"'reram' is offered by fancy and plain; name one as package\.module:Class"):
-        find_memory_model("reram")
+    with pytest.raises(InputError, match=r"'reram' is offered by fancy and plain; name one as package\.module:name"):
+        MEMORY_MODELS["reram"]
 
 
 def test_no_package_can_change_what_a_shipped_name_means(site: Path) -> None:
     files = {"fancy/configs/memory/ideal.yaml": "base: hbm2\n", "fancy/__init__.py": "1 / 0\n"}
     install(site, "fancy", MODELS + "ideal = fancy:Ideal\n" + CONFIGS + "fancy = fancy.configs\n", files)
-    assert find_memory_model("ideal") is IdealMemory
+    assert MEMORY_MODELS["ideal"] is IdealMemory
     assert load_memory("ideal").model == "ideal"
 
 

@@ -12,9 +12,8 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ import numpy.typing as npt
 import simpy
 
 from neupims_sim.config.memory import MemoryConfig
-from neupims_sim.errors import InputError, suggestion
+from neupims_sim.errors import InputError
 from neupims_sim.memory.device import LOG_FIELDS, CommandDevice, Counters
 from neupims_sim.memory.engine import MAX_ITEMS, READ
 from neupims_sim.memory.program import PimProgram
@@ -229,49 +228,19 @@ class MemoryModel(ABC):
         return convert_cycles(memory_cycle, self.config.organization.clock_ghz, self.clock_ghz)
 
 
-class _Models(Registry[type[MemoryModel]]):
-    """Registered models, and those that installed packages offer, which are imported when they are named."""
-
-    def __getitem__(self, name: str) -> type[MemoryModel]:
-        if name in self._entries:
-            return self._entries[name]
-        offered = [entry for entry in entry_points(group=PLUGIN_GROUP) if entry.name == name]
-        if len(offered) > 1:
-            owners = " and ".join(sorted(entry.dist.name for entry in offered if entry.dist))
-            raise InputError(f"memory.model={name!r} is offered by {owners}; name one as package.module:Class")
-        if not offered:
-            raise InputError(f"unknown {self.kind} {name!r}; {suggestion(name, self)}")
-        return _imported(offered[0])
-
-    def __contains__(self, name: object) -> bool:
-        return name in set(self)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted({*self._entries, *(entry.name for entry in entry_points(group=PLUGIN_GROUP))}))
-
-
-MEMORY_MODELS = _Models("memory model")
-
-
-def find_memory_model(name: str) -> type[MemoryModel]:
-    """The model class of a registered name, of an entry point, or ``package.module:Class``; raises InputError if there is none."""
-    return _imported(EntryPoint(name, name, PLUGIN_GROUP)) if ":" in name else MEMORY_MODELS[name]
-
-
-def _imported(entry: EntryPoint) -> type[MemoryModel]:
-    what = f"memory.model={entry.name!r}"
-    if entry.dist is not None:
-        what += f" ({entry.value} of package {entry.dist.name} {entry.dist.version})"
-    try:
-        model = entry.load()
-    except Exception as error:  # a module of somebody else can fail in any way
-        raise InputError(f"{what} cannot be imported: {type(error).__name__}: {error}") from error
-    if not (isinstance(model, type) and issubclass(model, MemoryModel)):
+def _own_model(found: Any, what: str) -> type[MemoryModel]:
+    if not (isinstance(found, type) and issubclass(found, MemoryModel)):
         raise InputError(f"{what} is not a subclass of neupims_sim.memory.MemoryModel")
-    if inspect.isabstract(model):
-        missing = ", ".join(sorted(model.__abstractmethods__))
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
         raise InputError(f"{what} does not implement {missing}; see neupims_sim.memory.MemoryModel")
-    return model
+    return found
+
+
+MEMORY_MODELS: Registry[type[MemoryModel]] = Registry(
+    "memory model", key="memory.model", adopt=_own_model, group=PLUGIN_GROUP
+)
+"""Registered models, those of installed packages (which are imported when they are named), and ``package.module:Class``."""
 
 
 class _AfterOthers(simpy.Event):
@@ -398,7 +367,7 @@ class IdealMemory(MemoryModel):
 
 def build_memory(env: simpy.Environment, config: MemoryConfig, **options: Any) -> MemoryModel:
     """The configured memory in a simulation (options as in :class:`MemoryModel`)."""
-    return find_memory_model(config.model)(env, config, **options)
+    return MEMORY_MODELS[config.model](env, config, **options)
 
 
 __all__ = [
@@ -409,5 +378,4 @@ __all__ = [
     "MemoryModel",
     "SimulationStalled",
     "build_memory",
-    "find_memory_model",
 ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from neupims_sim.config.schema import SystolicConfig
+from neupims_sim.errors import InputError, shown
 from neupims_sim.npu.systolic import Gemm, Occupancy, array_occupancy, ceil_div, folds, streamed
-from neupims_sim.registry import Registry
+from neupims_sim.registry import Registry, function_of
 
 
 class Part(NamedTuple):
@@ -32,7 +33,30 @@ class SharedGemm(NamedTuple):
 
 
 SharingPolicy = Callable[[Gemm, SystolicConfig], SharedGemm]
-sharing_policies: Registry[SharingPolicy] = Registry("array sharing", "neupims_sim.npu")
+
+
+def _own_sharing(found: Any, what: str) -> SharingPolicy:
+    """A function of somebody else, which has to keep the contract at every call."""
+    policy = function_of("gemm", "systolic")(found, what)
+
+    def checked(gemm: Gemm, systolic: SystolicConfig) -> SharedGemm:
+        shared = policy(gemm, systolic)
+        if not isinstance(shared, SharedGemm):
+            raise InputError(f"{what} returned {shown(shared)}; needed: a SharedGemm")
+        macs = sum(part.gemm.macs for part in shared.parts)
+        if macs != gemm.macs or shared.occupancy.cycles < 1:
+            raise InputError(
+                f"{what} returned parts of {macs} multiply-accumulates in {shared.occupancy.cycles} cycles for {gemm}; needed: "
+                f"{gemm.macs} in one cycle or more"
+            )
+        return shared
+
+    return checked
+
+
+sharing_policies: Registry[SharingPolicy] = Registry(
+    "array sharing", "neupims_sim.npu", key="npu.systolic.sharing", adopt=_own_sharing
+)
 
 
 def share_gemm(gemm: Gemm, systolic: SystolicConfig) -> SharedGemm:

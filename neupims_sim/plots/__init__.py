@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neupims_sim.plots.drawing import PLOTS, Plot, draw, find_plot, make_figure, stated_plots
+from neupims_sim.plots.drawing import PLOTS, Plot, draw, make_figure, stated_plots
 from neupims_sim.plots.files import to_svg
 
-__all__ = ["PLOTS", "Plot", "draw", "find_plot", "make_figure", "stated_plots", "to_svg"]
+__all__ = ["PLOTS", "Plot", "draw", "make_figure", "stated_plots", "to_svg"]

@@ -11,7 +11,6 @@ and ``axes`` (names of the table's columns that are axes, in order), ``labels`` 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,13 @@ from neupims_sim.errors import InputError
 from neupims_sim.plots.files import check_format, save_figure
 from neupims_sim.plots.options import chosen_points
 from neupims_sim.plots.style import STYLE
-from neupims_sim.registry import Registry
+from neupims_sim.registry import Registry, function_of
 from neupims_sim.sweeps import Sweep, load_whole_results
 
 Plot = Callable[[pd.DataFrame, Mapping[str, Any]], Figure]
-PLOTS: Registry[Plot] = Registry("plot", package="neupims_sim.plots")
+PLOTS: Registry[Plot] = Registry(
+    "plot", package="neupims_sim.plots", key="plot.kind", adopt=function_of("table", "options")
+)
 DEFAULT_KIND = "throughput_bars"
 
 
@@ -43,7 +44,7 @@ def draw(
     Parameters
     ----------
     directory: results folder of a sweep.
-    kind: a plot (`find_plot`); all that the sweep file states unless given.
+    kind: a plot (`PLOTS`), or ``package.module:function``; all that the sweep file states unless given.
     metric: the column to show; that of the sweep file, or else the plot's own choice, unless given.
     output: the file or files to write, each of every plot (pdf, png or svg); ``DIRECTORY/<kind>.pdf`` and ``.png`` unless given. If
         there are several plots, the names end in ``-1``, ``-2`` and so on.
@@ -76,21 +77,7 @@ def make_figure(sweep: Sweep, table: pd.DataFrame, kind: str, options: Mapping[s
     chosen = chosen_points(table, options.get("where", {}))
     stated = {name: value for name, value in options.items() if name != "where"}
     with mpl.rc_context(STYLE):
-        return find_plot(kind)(chosen, {"title": sweep.title, **stated, **known})
-
-
-def find_plot(name: str) -> Plot:
-    """The plot of a registered name, or ``package.module:function``; raises InputError if there is none."""
-    if ":" not in name:
-        return PLOTS[name]
-    try:
-        plot = EntryPoint(name, name, "").load()
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"plot.kind={name!r}: {error}; expected package.module:function") from None
-    if not callable(plot):
-        raise InputError(f"plot.kind={name!r}: not a function of a table and options")
-    found: Plot = plot
-    return found
+        return PLOTS[kind](chosen, {"title": sweep.title, **stated, **known})
 
 
 def stated_plots(sweep: Sweep, kind: str | None = None) -> list[tuple[str, dict[str, Any]]]:

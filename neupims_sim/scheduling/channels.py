@@ -6,14 +6,15 @@ under a name; :func:`check_channel_assignment` tells its author whether it keeps
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from neupims_sim.errors import InputError
+from neupims_sim.errors import InputError, shown
 from neupims_sim.mapping.pim_attention import AttentionLayout
-from neupims_sim.registry import Registry
+from neupims_sim.registry import Registry, function_of
+from neupims_sim.scheduling.partition import integers_of
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -40,7 +41,27 @@ class ChannelAssignment(Protocol):
     ) -> IntArray: ...
 
 
-CHANNEL_ASSIGNMENTS: Registry[ChannelAssignment] = Registry("channel assignment", "neupims_sim.scheduling")
+def _own_assignment(found: Any, what: str) -> ChannelAssignment:
+    """A function of somebody else, which has to keep the contract at every call."""
+    policy = function_of("context_tokens", "loads", "channels", "rows", "room")(found, what)
+
+    def checked(
+        context_tokens: IntArray, loads: FloatArray, channels: int, rows: IntArray | None = None, room: int = 0
+    ) -> IntArray:
+        copied = None if rows is None else rows.copy()
+        assigned = integers_of(policy(context_tokens.copy(), loads.copy(), channels, copied, room), what)
+        if assigned.shape != context_tokens.shape or not ((assigned >= 0) & (assigned < channels)).all():
+            raise InputError(
+                f"{what} returned {shown(assigned)}; needed for {len(context_tokens)} requests: an integer each, from 0 to {channels - 1}"
+            )
+        return assigned
+
+    return checked
+
+
+CHANNEL_ASSIGNMENTS: Registry[ChannelAssignment] = Registry(
+    "channel assignment", "neupims_sim.scheduling", key="scheduling.channel_assignment", adopt=_own_assignment
+)
 
 
 def load_estimate(

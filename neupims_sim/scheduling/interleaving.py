@@ -13,13 +13,15 @@ retrieval  extraction of the queries' features    search of the database        
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import simpy
 
-from neupims_sim.registry import Registry
+from neupims_sim.errors import InputError, shown
+from neupims_sim.registry import Registry, function_of
 
 SimEvent = simpy.events.Event
 Process = Generator[SimEvent, Any, None]
@@ -56,7 +58,23 @@ class Interleaving:
     fewest_steps: int = 2
 
 
-INTERLEAVINGS: Registry[Interleaving] = Registry("interleaving", "neupims_sim.scheduling")
+def _own_interleaving(found: Any, what: str) -> Interleaving:
+    """An :class:`Interleaving` of somebody else, or the function of one that is like the default."""
+    if isinstance(found, Interleaving):
+        if found.sub_batches not in (1, 2) or found.fewest_steps < 1:
+            raise InputError(
+                f"{what} has sub_batches={shown(found.sub_batches)} and fewest_steps={shown(found.fewest_steps)}; allowed: 1 or 2, "
+                "and 1 or more"
+            )
+        return found
+    if not inspect.isgeneratorfunction(found):
+        raise InputError(f"{what} is neither an Interleaving nor a function that yields SimPy events")
+    return Interleaving(function_of("env", "sub_batches", "steps", "recorder")(found, what))
+
+
+INTERLEAVINGS: Registry[Interleaving] = Registry(
+    "interleaving", "neupims_sim.scheduling", key="scheduling.interleaving", adopt=_own_interleaving
+)
 
 
 def resolve_interleaving(setting: str, batch_size: int, auto_min_batch: int, attention_on_pim: bool) -> str:

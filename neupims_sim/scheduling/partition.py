@@ -6,12 +6,13 @@ A policy is a function ``(channel, loads) -> sub-batch of each request`` registe
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from neupims_sim.registry import Registry
+from neupims_sim.errors import InputError, shown
+from neupims_sim.registry import Registry, function_of
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -33,7 +34,35 @@ class Partition(Protocol):
     def __call__(self, channel: IntArray, loads: FloatArray) -> IntArray: ...
 
 
-PARTITIONS: Registry[Partition] = Registry("sub-batch partition", "neupims_sim.scheduling")
+def integers_of(returned: Any, what: str) -> IntArray:
+    """What a policy of somebody else returned, as int64; raises InputError, starting with ``what``, unless it is integers."""
+    try:
+        array = np.asarray(returned)
+    except ValueError:  # lists of different lengths
+        array = np.zeros(0)
+    if array.dtype.kind not in "iu":
+        raise InputError(f"{what} returned {shown(returned)}; needed: an array of integers")
+    return array.astype(np.int64)
+
+
+def _own_partition(found: Any, what: str) -> Partition:
+    """A function of somebody else, which has to keep the contract at every call."""
+    policy = function_of("channel", "loads")(found, what)
+
+    def checked(channel: IntArray, loads: FloatArray) -> IntArray:
+        sub_batch = integers_of(policy(channel.copy(), loads.copy()), what)
+        if sub_batch.shape != channel.shape or not np.isin(sub_batch, (0, 1)).all():
+            raise InputError(f"{what} returned {shown(sub_batch)}; needed for {len(channel)} requests: 0 or 1 each")
+        if len(channel) > 1 and len(np.unique(sub_batch)) < 2:
+            raise InputError(f"{what} returned {shown(sub_batch)}; needed: both sub-batches have requests")
+        return sub_batch
+
+    return checked
+
+
+PARTITIONS: Registry[Partition] = Registry(
+    "sub-batch partition", "neupims_sim.scheduling", key="scheduling.partition", adopt=_own_partition
+)
 
 
 @PARTITIONS.register("positional")

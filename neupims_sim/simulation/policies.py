@@ -7,8 +7,8 @@ from operator import attrgetter
 from typing import Any
 
 from neupims_sim.config import Config
-from neupims_sim.errors import InputError
-from neupims_sim.memory.models import MEMORY_MODELS, find_memory_model
+from neupims_sim.errors import InputError, shown
+from neupims_sim.memory.models import MEMORY_MODELS
 from neupims_sim.memory.policies import CONTROLLER_POLICIES
 from neupims_sim.npu.sharing import sharing_policies
 from neupims_sim.registry import Registry
@@ -17,11 +17,10 @@ from neupims_sim.scheduling.interleaving import INTERLEAVINGS
 from neupims_sim.scheduling.partition import PARTITIONS
 
 POLICIES: Mapping[str, Registry[Any]] = {
-    "scheduling.interleaving": INTERLEAVINGS,
-    "scheduling.channel_assignment": CHANNEL_ASSIGNMENTS,
-    "scheduling.partition": PARTITIONS,
-    "npu.systolic.sharing": sharing_policies,
-    "memory.model": MEMORY_MODELS,
+    **{
+        registry.key: registry
+        for registry in (INTERLEAVINGS, CHANNEL_ASSIGNMENTS, PARTITIONS, sharing_policies, MEMORY_MODELS)
+    },
     **{f"memory.controller.{key}": registry for key, registry in CONTROLLER_POLICIES.items()},
 }
 """The registry behind each configuration key that names a policy."""
@@ -34,9 +33,6 @@ def check_config_names(config: Config) -> None:
         if key == "scheduling.interleaving" and name == "auto":
             continue
         try:
-            if registry is MEMORY_MODELS:
-                find_memory_model(name)
-            else:
-                registry[name]
+            registry[name]
         except InputError as error:
-            raise InputError(f"{key}={name!r}: {str(error).removeprefix(f'{key}={name!r} ')}") from None
+            raise InputError(f"{key}={shown(name)}: {str(error).removeprefix(f'{key}={shown(name)} ')}") from None

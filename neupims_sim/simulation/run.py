@@ -60,6 +60,8 @@ def _simulate_snapshot(config: Config, timeline: Timeline | None) -> Result:
 def _result(device: Device, outcome: Outcome) -> Result:
     config, seen, block = device.config, device.seen, outcome.block
     cycles = round(outcome.total.cycle)
+    if cycles < 1:  # a policy of somebody else may end before it has started anything
+        raise InputError(f"scheduling.interleaving={config.scheduling.interleaving!r} ended without any work done")
     seconds = cycles / (config.clock_ghz * 1e9)
     energy = energy_joules(config, outcome.total)
     rate = outcome.items / seconds

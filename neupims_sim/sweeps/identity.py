@@ -9,7 +9,7 @@ from pathlib import Path
 
 import neupims_sim
 from neupims_sim.config import Config, TraceFileConfig, WorkloadConfig
-from neupims_sim.memory.models import find_memory_model
+from neupims_sim.memory.models import MEMORY_MODELS
 
 
 @cache
@@ -36,7 +36,7 @@ def _inputs(config: Config) -> list[Path]:
         files.append(Path(workload.requests))
     if isinstance(workload, TraceFileConfig):
         files.append(Path(workload.path))
-    model = find_memory_model(config.memory.model)
+    model = MEMORY_MODELS[config.memory.model]
     source = None if model.__module__.split(".")[0] == neupims_sim.__name__ else inspect.getsourcefile(model)
     return files if source is None else [*files, Path(source)]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from neupims_sim.config import MemoryConfig, load_memory
 from neupims_sim.config.loader import DEFAULT_PRESET
-from neupims_sim.memory.models import MemoryModel, find_memory_model
+from neupims_sim.memory.models import MEMORY_MODELS, MemoryModel
 from neupims_sim.testing.checks import CHECKS, carry_out
 from neupims_sim.testing.report import ConformanceError, ConformanceReport
 from neupims_sim.testing.subject import Subject
@@ -41,7 +41,7 @@ def check_memory_model(
     """
     config = memory if isinstance(memory, MemoryConfig) else load_memory(memory, preset, overrides)
     name = config.model if model is None else f"{model.__module__}:{model.__qualname__}"
-    subject = Subject(config, model or find_memory_model(config.model), preset, seed, patience_cycles)
+    subject = Subject(config, model or MEMORY_MODELS[config.model], preset, seed, patience_cycles)
     report = ConformanceReport(config.name, name, preset, tuple(carry_out(check, subject) for check in CHECKS))
     if not report.passed:
         raise ConformanceError(report)

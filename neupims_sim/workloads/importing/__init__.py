@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from neupims_sim.config import ModelConfig, VitConfig, yaml_text
 from neupims_sim.errors import InputError
@@ -66,7 +66,13 @@ class Importer:
         )
 
 
-IMPORTERS: Registry[Importer] = Registry("format", __name__)
+def _own_importer(found: Any, what: str) -> Importer:
+    if not isinstance(found, Importer):
+        raise InputError(f"{what} is not an instance of neupims_sim.workloads.importing.Importer")
+    return found
+
+
+IMPORTERS: Registry[Importer] = Registry("format", __name__, key="trace import: FORMAT", adopt=_own_importer)
 """Every importer by the name of its format."""
 
 
