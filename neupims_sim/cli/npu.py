@@ -32,6 +32,9 @@ def gemm(
     array: Annotated[str, typer.Option(metavar="RxC", help="Rows x columns of one array.")] = "128x128",
     arrays: Annotated[int, typer.Option(help="How many arrays share the GEMM.")] = 1,
     preload: Annotated[str, typer.Option(help="serial (as SCALE-Sim) or overlapped.")] = "overlapped",
+    convention: Annotated[
+        str, typer.Option(help="physical: cycles; scale_sim: index of the last, one less, as SCALE-Sim reports it.")
+    ] = "physical",
     sharing: Annotated[str, typer.Option(help="How the arrays share the GEMM.")] = "split_n",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -39,7 +42,9 @@ def gemm(
     for name, value in (("M", m), ("K", k), ("N", n)):
         if value < 1:
             raise InputError(f"npu gemm: {name}={value} must be at least 1")
-    systolic = _systolic(array, arrays=arrays, dataflow=dataflow, preload=preload, sharing=sharing)
+    systolic = _systolic(
+        array, arrays=arrays, dataflow=dataflow, preload=preload, convention=convention, sharing=sharing
+    )
     shape = Gemm(m, k, n)
     cycles = share_gemm(shape, systolic).occupancy.cycles
     result = {

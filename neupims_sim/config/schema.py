@@ -261,6 +261,9 @@ class SystolicConfig(Section):
     """Weight, output or input (activation) stationary."""
     preload: Literal["overlapped", "serial"] = "overlapped"
     """Whether the next stationary block is shifted in while the current one streams."""
+    convention: Literal["scale_sim", "physical"] = "physical"
+    """What the end of a product is: physical, the cycles from the first operand to the last sum; scale_sim, the index of
+    the last of them, one less, as SCALE-Sim reports it."""
     sharing: str = "split_n"
     """How the arrays share one GEMM (a registered policy): ``split_n``, ``split_m``, ``best``, ``fused``."""
 

@@ -14,8 +14,10 @@ dataflow   on the rows   columns  stays (stationary)  streams   one fold alone
 A fold that keeps weights or activations needs R cycles of preload, then S streamed vectors pass with a skew of
 R + C - 2. A partial fold (K not a multiple of R, ...) costs as much as a full one.
 
-Source: SCALE-Sim v3.0.0, stall-free (``tests/golden/systolic_array_cycles.csv``); the figure it reports is the index
-of the last cycle, that is one less than the number of cycles, and so are the figures here.
+Source: SCALE-Sim v3.0.0, stall-free (``tests/golden/systolic_array_cycles.csv``). The figure that it reports is the index
+of the last cycle, one less than the number of cycles that the array works; ``convention`` says which of the two is meant.
+A fold of ``os`` ends with its last sum: like SCALE-Sim's figure it does not wait until the sums have left their columns, which
+takes R cycles beside the next fold or operator.
 """
 
 from __future__ import annotations
@@ -76,8 +78,8 @@ def streamed(gemm: Gemm, dataflow: Dataflow) -> int:
 def array_occupancy(gemm: Gemm, systolic: SystolicConfig) -> Occupancy:
     """Occupancy of one array by a GEMM.
 
-    With F folds, S streamed vectors and a fold of T cycles (table above), the total is ``(F - 1) I + T - 1``, where the
-    interval I between the starts of two folds is
+    With F folds, S streamed vectors and a fold of T cycles (table above), the total is ``(F - 1) I + T``, and one less by
+    ``convention: scale_sim``. The interval I between the starts of two folds is
 
     - ``preload: serial``: I = T. A fold starts when the previous one has drained (SCALE-Sim).
     - ``preload: overlapped``: I = max(S, R). Each cell has a second stationary register. Cell (i, j) takes over its
@@ -86,15 +88,15 @@ def array_occupancy(gemm: Gemm, systolic: SystolicConfig) -> Occupancy:
       the next fold may start R cycles after this one, and not before this one's S vectors have entered. For ``os``
       it is the finished sums that move into the second register and need R cycles to leave the column.
 
-    One fold alone costs the same in both (there is nothing to overlap with). As a 1 x 1 array has no skew, the
-    "last cycle" convention would beat the multiplier there; the total is never less than the streaming itself.
+    One fold alone costs the same in both (there is nothing to overlap with). As a 1 x 1 array has no skew, SCALE-Sim's
+    convention would beat the multiplier there; the total is never less than the streaming itself.
     """
     rows, columns, dataflow = systolic.rows, systolic.columns, systolic.dataflow
     vectors = streamed(gemm, dataflow)
     preload = 0 if dataflow == "os" else rows
     fold = preload + rows + columns + vectors - 2
     interval = fold if systolic.preload == "serial" else max(vectors, rows)
-    alone = max(vectors, fold - 1)
+    alone = fold if systolic.convention == "physical" else max(vectors, fold - 1)
     return Occupancy(folds(gemm, dataflow, rows, columns) * interval, alone - interval)
 
 

@@ -128,7 +128,14 @@ def compare_systolic() -> list[Comparison]:
     for row in read_golden("systolic_array_cycles"):
         rows, columns = map(int, row["array"].split("x"))
         systolic = SystolicConfig.model_validate(
-            {"arrays": 1, "rows": rows, "columns": columns, "dataflow": row["dataflow"], "preload": "serial"}
+            {
+                "arrays": 1,
+                "rows": rows,
+                "columns": columns,
+                "dataflow": row["dataflow"],
+                "preload": "serial",
+                "convention": "scale_sim",
+            }
         )
         gemm = Gemm(int(row["M"]), int(row["K"]), int(row["N"]))
         case = f"{gemm.m} x {gemm.k} x {gemm.n}, {row['dataflow']}, {row['array']}"

@@ -64,8 +64,8 @@ def _systolic(found: Sequence[Comparison]) -> str:
     text = f"""
 ## Systolic arrays
 
-One array, no memory, each fold drained before the next (`preload: serial`): total cycles of SCALE-Sim for weight, output and
-input stationary arrays. **{len(found) - len(unequal)} of {len(found)} figures are equal.**
+One array, no memory, each fold drained before the next (`preload: serial`), the last cycle's index (`convention: scale_sim`): total
+cycles of SCALE-Sim for weight, output and input stationary arrays. **{len(found) - len(unequal)} of {len(found)} figures are equal.**
 """
     return f"{text}\n{_table(*_plain(unequal))}" if unequal else text
 
