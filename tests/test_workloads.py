@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neupims_sim.config import ModelConfig, WorkloadConfig, load_section
+from neupims_sim.config import ModelConfig, WorkloadConfig, available, load_section
+from neupims_sim.config.files import LENGTHS
 from neupims_sim.config.schema import WarmupConfig
 from neupims_sim.errors import InputError
 from neupims_sim.trace import Operator, Trace, checked, flops, macs, read_bytes, write_bytes
 from neupims_sim.workloads import (
     block_parameters,
     generate_llm,
-    length_tables,
     load_lengths,
     parameters,
     read_lengths,
@@ -322,7 +322,7 @@ def test_a_length_table_in_the_working_directory_is_found_by_its_stem(
     folder.mkdir(parents=True)
     (folder / "mine.csv").write_text("percentile,prompt_tokens,output_tokens\n0,10,1\n100,20,9\n")
     monkeypatch.chdir(tmp_path)
-    assert {"alpaca", "mine", "sharegpt"} <= set(length_tables())
+    assert {"alpaca", "mine", "sharegpt"} <= set(available(LENGTHS))
     prompt, output = load_lengths("mine").sample(1000, stream(0, "test"))
     assert (prompt.min(), prompt.max(), output.min(), output.max()) == (10, 20, 1, 9)
     with pytest.raises(InputError, match=r"workload\.dataset='mime' .* did you mean mine\?"):

@@ -12,9 +12,10 @@ from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption
 from neupims_sim.cli.output import print_json
 from neupims_sim.config import Config, MemoryConfig, check_file, dump_config, load_config
 from neupims_sim.config.files import label
+from neupims_sim.config.starting import start
 from neupims_sim.errors import InputError
 
-app = typer.Typer(help="Show and check configurations.", no_args_is_help=True)
+app = typer.Typer(help="Show, check and start configurations.", no_args_is_help=True)
 
 
 @app.command()
@@ -47,6 +48,20 @@ def check(
             typer.echo(f"{file}: ok")
     if bad:
         raise typer.Exit(2)
+
+
+@app.command()
+def new(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="Of a system, model, memory, NPU, workload, preset, sweep or experiment: see `list`."
+        ),
+    ],
+) -> None:
+    """Copy a shipped file into this folder, to start from. Nothing is overwritten."""
+    copy, use = start(name)
+    typer.echo(f"{copy}: a copy of {name} to change; use: {use}")
 
 
 def _check_names(loaded: BaseModel, preset: str, file: Path) -> None:

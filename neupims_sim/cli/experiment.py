@@ -14,16 +14,21 @@ import typer
 import neupims_sim
 from neupims_sim.cli.sweep import Dask, RetryFailed, Workers, run_with_progress, tell_failures
 from neupims_sim.config.files import label, read_text
-from neupims_sim.errors import InputError
 from neupims_sim.sweeps import Sweep, read_sweep
-from neupims_sim.sweeps.page import PAGE, fill, read_page
+from neupims_sim.sweeps.page import PAGE, fill, find_experiment, read_page
 from neupims_sim.sweeps.store import SWEEP, TABLE
 from neupims_sim.sweeps.tables import to_markdown
 from neupims_sim.writing import write_text
 
 
 def experiment(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with sweep.yaml and README.md.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT",
+            help="A name (`list experiments` shows them), or a folder with sweep.yaml and README.md.",
+        ),
+    ],
     quick: Annotated[
         bool, typer.Option("--quick", help="Run the quick form; the folder itself stays as it is.")
     ] = False,
@@ -37,19 +42,20 @@ def experiment(
 ) -> None:
     """Run an experiment; write its figures, points.csv and the tables of its README.md, and print the files.
 
+    They go to the experiment's own folder, or to the results folder if the experiment came with the program.
     Interrupt it whenever you like: the same command goes on. Exit code 1 if a point failed.
     """
     start = time.monotonic()
+    folder, is_own = find_experiment(name)
     page = read_page(folder / PAGE)
     file = folder / SWEEP
-    if not file.is_file():
-        raise InputError(f"{label(file)}: no such file; an experiment is a folder with {SWEEP} and {PAGE}")
     definition = read_sweep(file)
     results = out or Path("results") / (f"{definition.name}-quick" if quick else definition.name)
     table = run_with_progress(file, results, workers, quick, dask, retry_failed)
     failed = tell_failures(definition, table)
     if failed < len(table):
-        for written in _write(definition, table, results, results if quick else folder, page, _command(folder, quick)):
+        target = folder if is_own and not quick else results
+        for written in _write(definition, table, results, target, page, _command(folder if is_own else name, quick)):
             typer.echo(written)
     typer.echo(f"{_points(table)} in {time.monotonic() - start:.1f} s; results in {label(results)}", err=True)
     if failed:
@@ -60,8 +66,9 @@ def _points(table: pd.DataFrame) -> str:
     return "1 point" if len(table) == 1 else f"{len(table)} points"
 
 
-def _command(folder: Path, quick: bool) -> str:
-    return f"neupims-sim experiment {shlex.quote(label(folder))}{' --quick' if quick else ''}"
+def _command(experiment: Path | str, quick: bool) -> str:
+    name = experiment if isinstance(experiment, str) else label(experiment)
+    return f"neupims-sim experiment {shlex.quote(name)}{' --quick' if quick else ''}"
 
 
 def _write(definition: Sweep, table: pd.DataFrame, results: Path, target: Path, page: str, command: str) -> list[Path]:

@@ -10,11 +10,11 @@ import typer
 from neupims_sim.cli.options import JsonOption
 from neupims_sim.cli.output import print_json, print_table
 from neupims_sim.config import available
-from neupims_sim.config.files import label
+from neupims_sim.config.files import LENGTHS, label
 
 
 class Kind(StrEnum):
-    """What can be listed; all but plots and policies (with the operator kinds of traces) are folders of ``configs``."""
+    """What can be listed; all but plots and policies (with the operator kinds of traces) are files or folders with a name."""
 
     systems = "systems"
     models = "models"
@@ -22,6 +22,9 @@ class Kind(StrEnum):
     npu = "npu"
     workloads = "workloads"
     presets = "presets"
+    sweeps = "sweeps"
+    experiments = "experiments"
+    lengths = "lengths"
     plots = "plots"
     policies = "policies"
 
@@ -41,7 +44,8 @@ def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")], json
         else:
             print_table(("key", "policies"), ((key, ", ".join(names)) for key, names in policies.items()))
         return
-    files = {stem: label(path) for stem, path in available(kind.value).items()}
+    folder = LENGTHS if kind is Kind.lengths else kind.value
+    files = {name: label(path) for name, path in available(folder).items()}
     if json:
         print_json(files)
     else:

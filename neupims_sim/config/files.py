@@ -1,14 +1,16 @@
-"""Where configuration files lie, how a name finds one, and what a file or an override says.
+"""Where named files lie, how a name finds one, and what a file or an override says.
 
-A configuration root is a folder with a folder per kind of file (``memory``, ``systems``, ...): ``./configs`` (if it exists), the
-``configs`` folder beside the package, and what installed packages offer under the entry-point group
-``neupims_sim.configs`` (its value is the dotted name of a package folder). The first wins.
+A root is a folder with a folder per kind of file (``memory``, ``systems``, ...). Roots of the user come first: ``./configs`` and
+the folders in the environment variable NEUPIMS_SIM_PATH (each of them may have a ``configs`` folder instead); then what the
+program ships; then what installed packages offer under the entry-point group ``neupims_sim.configs`` (its value is the dotted
+name of a package folder). The first root with a name wins. ``experiments`` and ``traces/lengths`` may lie beside ``configs``.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -22,12 +24,55 @@ from neupims_sim.errors import InputError, shown, suggestion
 PLUGIN_GROUP = "neupims_sim.configs"
 """Entry points that name a configuration root within an installed package."""
 
+PATH_VARIABLE = "NEUPIMS_SIM_PATH"
+"""The environment variable with folders of the user, separated as in PATH."""
 
-def roots() -> list[Path]:
-    """Configuration roots that exist, the one that wins first."""
-    own = (Path.cwd() / "configs", Path(neupims_sim.__file__).resolve().parents[1] / "configs")
-    found = [root.resolve() for root in own if root.is_dir()]
-    return list(dict.fromkeys([*found, *_plugin_roots(tuple(sys.path))]))
+KINDS = ("systems", "models", "memory", "npu", "workloads", "presets", "sweeps")
+"""Folders of a root; what lies in them are YAML files."""
+EXPERIMENTS, LENGTHS = "experiments", "traces/lengths"
+BESIDE = (EXPERIMENTS, LENGTHS)
+"""Folders that may also lie beside ``configs``."""
+
+
+def shipped() -> Path:
+    """The folder of ``configs``, ``traces`` and ``experiments``: within an installed package, beside one in its repository."""
+    package = Path(neupims_sim.__file__).resolve().parent
+    inside = package / "shipped"
+    return inside if inside.is_dir() else package.parent
+
+
+def roots(beside: bool = False) -> list[Path]:
+    """Roots that exist, the one that wins first; with ``beside`` also the folders in which ``configs`` lies."""
+    ours = [shipped() / "configs", *([shipped()] if beside else []), *_plugin_roots(tuple(sys.path))]
+    return _existing([*_user_roots(beside), *ours])
+
+
+def places(kind: str) -> list[Path]:
+    """The folders that hold what can be named of one kind (``"systems"``, ``"traces/lengths"``, ...), the one that wins first."""
+    return _existing(root / kind for root in roots(kind in BESIDE))
+
+
+def is_users(path: Path, kind: str) -> bool:
+    """Whether something that can be named lies in a folder of the user, rather than in what somebody has installed."""
+    return any(path.is_relative_to(place) for place in _existing(root / kind for root in _user_roots(kind in BESIDE)))
+
+
+def _user_roots(beside: bool) -> list[Path]:
+    folders = [root for folder in _user_folders() for root in (folder / "configs", folder)]
+    return [Path.cwd() / "configs", *([Path.cwd()] if beside else []), *folders]
+
+
+def _existing(folders: Iterable[Path]) -> list[Path]:
+    return list(dict.fromkeys(folder.resolve() for folder in folders if folder.is_dir()))
+
+
+def _user_folders() -> list[Path]:
+    """The folders in NEUPIMS_SIM_PATH; raises InputError if one is missing."""
+    folders = [Path(text).expanduser() for text in os.environ.get(PATH_VARIABLE, "").split(os.pathsep) if text]
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"environment variable {PATH_VARIABLE}: {label(folder)}: no such folder")
+    return folders
 
 
 @cache
@@ -53,18 +98,20 @@ def _plugin_root(entry: EntryPoint) -> Path:
 
 
 def library_folder(path: Path) -> str | None:
-    """``"systems"`` for a file in the ``systems`` folder of a root, and so on; None for a user's own file."""
-    for root in roots():
-        if path.resolve().is_relative_to(root):
-            return path.resolve().relative_to(root).parts[0]
-    return None
+    """``"systems"`` for a file in a folder of systems that names are looked for in, and so on; None for a user's own file."""
+    folder = path.parent.resolve()
+    return folder.name if folder.name in KINDS and folder in places(folder.name) else None
 
 
-def available(folder: str) -> dict[str, Path]:
-    """Files of one folder of the roots (``"systems"``, ``"models"``, ...), by stem."""
+def available(kind: str) -> dict[str, Path]:
+    """What can be named of one kind, by name: files by their stem, experiments (folders) by their path in ``experiments``."""
     found: dict[str, Path] = {}
-    for root in reversed(roots()):
-        found |= {path.stem: path for path in sorted((root / folder).glob("*.yaml"))}
+    for place in reversed(places(kind)):
+        if kind == EXPERIMENTS:
+            folders = [file.parent for pattern in ("*", "*/*") for file in place.glob(f"{pattern}/sweep.yaml")]
+            found |= {folder.relative_to(place).as_posix(): folder for folder in folders}
+        else:
+            found |= {path.stem: path for path in place.glob("*.csv" if kind == LENGTHS else "*.yaml")}
     return dict(sorted(found.items()))
 
 
@@ -74,7 +121,7 @@ def find_named(folder: str, name: str, directory: Path, where: str) -> Path:
     Raises InputError, starting with ``where`` (file and key), if there is none.
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        path = directory / name
+        path = directory / Path(name).expanduser()
         if not path.is_file():
             raise InputError(f"{where}: no such file (looked in {label(directory)})")
         return path

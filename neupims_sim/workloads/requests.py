@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from neupims_sim.config import WorkloadConfig
+from neupims_sim.config import WorkloadConfig, available
+from neupims_sim.config.files import LENGTHS
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.workloads.random import stream
 from neupims_sim.workloads.tables import Column, read_table
@@ -61,17 +62,9 @@ class LengthTable:
         return prompt, output
 
 
-def length_tables() -> dict[str, Path]:
-    """Files of the datasets by name: the stems in ``./traces/lengths``, then those beside the package."""
-    tables: dict[str, Path] = {}
-    for root in (Path(__file__).resolve().parents[2], Path()):
-        tables |= {path.stem: path for path in sorted((root / "traces" / "lengths").glob("*.csv"))}
-    return tables
-
-
 def load_lengths(dataset: str) -> LengthTable:
-    """The length table of ``dataset``, a name in ``length_tables()``. Raises ``InputError``."""
-    tables = length_tables()
+    """The length table of ``dataset``, the stem of a file in ``traces/lengths``. Raises ``InputError``."""
+    tables = available(LENGTHS)
     if dataset not in tables:
         raise InputError(f"workload.dataset={dataset!r} is not in traces/lengths; {suggestion(dataset, tables)}")
     return read_lengths(tables[dataset])
