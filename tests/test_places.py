@@ -12,6 +12,8 @@ from cli_cases import Captured, run
 from neupims_sim.config import available, config_hash, load_config, load_memory
 from neupims_sim.config.files import KINDS, LENGTHS, places, shipped
 from neupims_sim.errors import InputError
+from neupims_sim.sweeps import read_sweep
+from neupims_sim.sweeps.page import find_experiment
 from neupims_sim.workloads import load_lengths
 
 ROOT = Path(__file__).parents[1]
@@ -157,8 +159,6 @@ def test_a_name_of_two_kinds_must_be_told_apart(capsys: Captured) -> None:
 
 
 def test_an_experiment_is_found_by_name_from_anywhere(capsys: Captured) -> None:
-    from neupims_sim.sweeps.page import find_experiment
-
     assert find_experiment("fig13_ablation") == (ROOT / "experiments" / "fig13_ablation", False)
     assert find_experiment("vision/search") == (ROOT / "experiments" / "vision" / "search", False)
     shutil.copytree(ROOT / "experiments" / "presets", "experiments/fig13_ablation")
@@ -213,6 +213,4 @@ def test_lists_have_every_kind(capsys: Captured) -> None:
 
 def test_a_missing_sweep_names_what_there_is() -> None:
     with pytest.raises(InputError, match="quickstart"):
-        from neupims_sim.sweeps import read_sweep
-
         read_sweep("quickstrat")
