@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from neupims_sim import load_config
+from neupims_sim.config import Config, ServingConfig
 from neupims_sim.serving import ServingResult, serve
 
 GOLDEN = Path(__file__).parent / "golden" / "serving"
@@ -51,17 +53,19 @@ def write_requests(requests: Sequence[Request], path: Path) -> Path:
 def served(
     requests: Sequence[Request] | Path, folder: Path, options: dict[str, Any] | None = None, **scheduler: Any
 ) -> tuple[ServingResult, list[dict[str, Any]]]:
-    """Result and iterations of requests on a server whose iterations take 1 s unless ``options`` say otherwise."""
+    """Result and iterations of requests on a server whose iterations take 1 s unless ``options``, parts of ``serving``, say otherwise."""
     path = requests if isinstance(requests, Path) else write_requests(requests, folder / "requests.csv")
-    scheduler.setdefault("num_gpu_blocks", 1001)
-    settings = {
-        "serving.requests.path": str(path),
-        "serving.cost.model": "constant",
-        "serving.cost.seconds": 1.0,
-        **{f"serving.scheduler.{name}": value for name, value in scheduler.items()},
-        **(options or {}),
+    serving: dict[str, Any] = {
+        "requests": {"path": str(path)},
+        "cost": {"model": "constant", "seconds": 1.0},
+        "scheduler": {"num_gpu_blocks": 1001} | scheduler,
     }
-    if "serving.requests" in settings:
-        del settings["serving.requests.path"]
+    config = npu_only().model_copy(update={"serving": ServingConfig.model_validate(serving | (options or {}))})
     iterations: list[dict[str, Any]] = []
-    return serve(load_config("npu_only", settings), iterations.append), iterations
+    return serve(config, iterations.append), iterations
+
+
+@cache
+def npu_only() -> Config:
+    """The system of tests that are not about hardware."""
+    return load_config("npu_only")

@@ -182,7 +182,7 @@ def run_output_stationary_array(
             left[j].append(cast(int, before[-1]))
             for i in range(rows):
                 if shift <= i:
-                    second[i][j] = before[i - 1] if 0 < i and shift < i else None
+                    second[i][j] = before[i - 1] if i > 0 and shift < i else None
         old_right, old_down = right.copy(), down.copy()
         for i, j in itertools.product(range(rows), range(columns)):
             fold, element = divmod(cycle - i - j, interval)

@@ -12,6 +12,7 @@ from serving_cases import golden, write_golden_requests, write_requests
 from neupims_sim import load_config
 from neupims_sim.cli import main
 from neupims_sim.serving import find_rate, serve
+from neupims_sim.sweeps import sweep
 
 COST = [
     "--set",
@@ -130,3 +131,33 @@ def test_bad_input_is_one_line(
     assert len(errors) == 1
     assert message in errors[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_sweeps_serve(tmp_path: Path) -> None:
+    """A configuration that describes requests is served; axes and metrics are keys of ``serving``."""
+    (tmp_path / "rates.yaml").write_text(
+        """
+name: rates
+base:
+  system: npu_only
+  serving:
+    requests: {format: random, input_tokens: 32, output_tokens: 8, count: 50}
+    arrivals: {kind: poisson}
+    cost: {model: constant, seconds: 0.1}
+    scheduler: {num_gpu_blocks: 100}
+grid:
+  serving.arrivals.rate: [0.1, 10.0]
+metrics: [serving.ttft_p99_s, serving.steady_state.requests_per_s]
+"""
+    )
+    table = sweep(tmp_path / "rates.yaml", tmp_path / "out", workers=1)
+    assert table["status"].tolist() == ["ok", "ok"]
+    assert table["serving.ttft_p99_s"].is_monotonic_increasing
+
+
+def test_policies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["list", "policies", "--json"])
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["serving.scheduler.policy"] == ["orca", "static", "vllm_v1"]
+    assert {"constant", "linear"} <= set(listed["serving.cost.model"])

@@ -204,7 +204,7 @@ def test_replay_scales_times(tmp_path: Path) -> None:
 
 
 def test_a_closed_loop_keeps_its_concurrency(tmp_path: Path) -> None:
-    options = {"serving.requests": DRAWN | {"count": 50}, "serving.arrivals": {"kind": "closed_loop", "concurrency": 7}}
+    options = {"requests": DRAWN | {"count": 50}, "arrivals": {"kind": "closed_loop", "concurrency": 7}}
     result, iterations = served([], tmp_path, options)
     assert max(len(iteration["tokens"]) for iteration in iterations) == 7
     assert all(len(iteration["tokens"]) == 7 for iteration in iterations[:-20])

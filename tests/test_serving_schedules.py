@@ -67,7 +67,5 @@ def test_static_batch_does_not_wait_for_requests_that_never_come(tmp_path: Path)
     assert result.metrics["completed"] == 3
     drawn = {"format": "random", "input_tokens": 10, "output_tokens": 4, "count": 7}
     loop = {"kind": "closed_loop", "concurrency": 2}
-    result, _ = served(
-        [], tmp_path, {"serving.requests": drawn, "serving.arrivals": loop}, policy="static", max_num_seqs=4
-    )
+    result, _ = served([], tmp_path, {"requests": drawn, "arrivals": loop}, policy="static", max_num_seqs=4)
     assert result.metrics["completed"] == 7

@@ -35,10 +35,11 @@ def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")], json
         _list_plots(json)
         return
     if kind is Kind.policies:
-        from neupims_sim.simulation import POLICIES  # here, because the simulator is slow to load
+        from neupims_sim import serving, simulation  # here, because the simulator is slow to load
         from neupims_sim.trace import KINDS
 
-        policies = {key: list(registry) for key, registry in POLICIES.items()} | {"operator kinds": list(KINDS)}
+        registries = {**simulation.POLICIES, **serving.POLICIES}
+        policies = {key: list(registry) for key, registry in registries.items()} | {"operator kinds": list(KINDS)}
         if json:
             print_json(policies)
         else:

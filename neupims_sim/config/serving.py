@@ -39,6 +39,11 @@ class ServedRequestsConfig(_Section):
     generated_token_id: Annotated[int, Field(ge=0, le=_MOST_TOKENS)] = 5
     """Id that the prefix cache takes every generated token to have, where the file gives ids: equal prompts go on alike."""
 
+    @property
+    def stated(self) -> bool:
+        """Whether any requests are described."""
+        return self.path is not None or self.format is not None
+
     @model_validator(mode="after")
     def _check(self) -> ServedRequestsConfig:
         drawn = {"random": ("input_tokens", "output_tokens"), "lengths": ("dataset",)}.get(self.format or "")

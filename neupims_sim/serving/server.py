@@ -127,7 +127,7 @@ class _Server:
             end, len(scheduler.waiting), len(scheduler.running), scheduler.pool.blocks - scheduler.pool.free
         )
         for request in iteration.admitted:
-            if request.preemptions == 0:
+            if scheduler.pool.caching and request.preemptions == 0:
                 self._cached_tokens += request.cached or 0
                 self._lookup_tokens += request.prompt_tokens
         if self._on_iteration is not None:
@@ -155,7 +155,7 @@ class _Server:
             "iterations": self._iterations,
             "busy_s": self._busy / TICKS_PER_S,
             "preemptions": self._preemptions,
-            "prefix_cache_hit_rate": self._cached_tokens / self._lookup_tokens if scheduler.pool.caching else None,
+            "prefix_cache_hit_rate": self._cached_tokens / self._lookup_tokens if self._lookup_tokens else None,
             "peak_running": self._peak_running,
             "kv_blocks": self._capacity.to_json(),
             "cost": dict(self._cost.report()),

@@ -46,8 +46,13 @@ class OtherCodeError(Exception):
 
 
 def simulate_point(config: Config) -> dict[str, Any]:
-    """Simulate one configuration."""
-    from neupims_sim.simulation import simulate  # here, so that reading a sweep does not load the simulator
+    """Simulate one configuration: serve its requests over time where it describes any, else one iteration or inference."""
+    # here, so that reading a sweep does not load the simulator
+    if config.serving.requests.stated:
+        from neupims_sim.serving import serve
+
+        return serve(config).to_json()
+    from neupims_sim.simulation import simulate
 
     return simulate(config).to_json()
 

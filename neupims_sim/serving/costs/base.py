@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from neupims_sim.config import Config
-from neupims_sim.registry import Registry
+from neupims_sim.registry import Registry, function_of
 from neupims_sim.serving.schedulers import Iteration
 
 
@@ -22,5 +22,7 @@ class IterationCost(Protocol):
         ...
 
 
-COSTS: Registry[Callable[[Config], IterationCost]] = Registry("cost of an iteration", "neupims_sim.serving.costs")
+COSTS: Registry[Callable[[Config], IterationCost]] = Registry(
+    "cost of an iteration", "neupims_sim.serving.costs", key="serving.cost.model", adopt=function_of("config")
+)
 """A maker takes the configuration of the instance; it raises InputError if ``serving.cost`` lacks what it needs."""

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from neupims_sim.serving.readers.base import READERS, RequestTable, read_requests
+from neupims_sim.serving.readers.base import READERS, Reader, RequestTable, read_requests
 
-__all__ = ["READERS", "RequestTable", "read_requests"]
+__all__ = ["READERS", "Reader", "RequestTable", "read_requests"]

@@ -91,7 +91,15 @@ class Reader(NamedTuple):
     read: Callable[[Path], RequestTable]
 
 
-READERS: Registry[Reader] = Registry("format of requests", "neupims_sim.serving.readers")
+def _own_reader(found: Any, what: str) -> Reader:
+    if not isinstance(found, Reader):
+        raise InputError(f"{what} is not a neupims_sim.serving.readers.Reader")
+    return found
+
+
+READERS: Registry[Reader] = Registry(
+    "format of requests", "neupims_sim.serving.readers", key="serving.requests.format", adopt=_own_reader
+)
 
 
 def read_requests(path: str | Path, name: str | None) -> RequestTable:

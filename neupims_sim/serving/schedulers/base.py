@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from neupims_sim.config import SchedulerConfig
+from neupims_sim.errors import InputError
 from neupims_sim.registry import Registry
 from neupims_sim.serving.blocks import BlockPool
 from neupims_sim.serving.request import ServedRequest
@@ -149,4 +151,12 @@ class Scheduler(ABC):
             self.pool.publish(request.blocks[index], request.key(index, size))
 
 
-SCHEDULERS: Registry[type[Scheduler]] = Registry("scheduler", "neupims_sim.serving.schedulers")
+def _own_scheduler(found: Any, what: str) -> type[Scheduler]:
+    if not (isinstance(found, type) and issubclass(found, Scheduler)):
+        raise InputError(f"{what} is not a subclass of neupims_sim.serving.schedulers.Scheduler")
+    return found
+
+
+SCHEDULERS: Registry[type[Scheduler]] = Registry(
+    "scheduler", "neupims_sim.serving.schedulers", key="serving.scheduler.policy", adopt=_own_scheduler
+)
