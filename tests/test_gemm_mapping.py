@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from neupims_sim.config.schema import NpuConfig, SystolicConfig
 from neupims_sim.errors import InputError
-from neupims_sim.mapping.gemm import GemmPlan, fits_on_chip, plan_gemm
+from neupims_sim.mapping.gemm import GemmPlan, Loops, fits_on_chip, plan_gemm
 from neupims_sim.npu import Gemm, share_gemm
 
 NPU = NpuConfig(name="test")
@@ -88,6 +88,38 @@ def test_kept_panels_fit_beside_the_tiles(m: int, k: int, n: int) -> None:
         assert tile.m * k + 2 * tile.k * tile.n <= elements
     if planned.kept == "weight":
         assert k * tile.n + 2 * tile.m * tile.k <= elements
+
+
+@settings(deadline=None, max_examples=150)
+@given(lengths, lengths, lengths, npus, st.sampled_from([2, 4]), st.sampled_from([2, 4]), st.booleans())
+def test_larger_buffers_never_make_the_plan_slower(
+    m: int, k: int, n: int, npu: NpuConfig, scratchpad: int, accumulator: int, output_on_chip: bool
+) -> None:
+    """Beyond the 2 % within which times count as equal."""
+    sizes = {
+        "scratchpad_bytes": scratchpad * npu.scratchpad_bytes,
+        "accumulator_bytes": accumulator * npu.accumulator_bytes,
+    }
+    if not fits_on_chip(m, k, n, npu, output_on_chip=output_on_chip):
+        return
+    small, large = (plan(m, k, n, size, output_on_chip=output_on_chip) for size in (npu, npu.model_copy(update=sizes)))
+    assert large.pipelined_cycles <= 1.02 * small.pipelined_cycles
+
+
+def test_the_least_traffic_may_be_slower_in_larger_buffers_but_not_the_fastest_plan() -> None:
+    systolic = SystolicConfig(arrays=2, rows=64, columns=128, sharing="best")
+    small = NpuConfig(name="test", systolic=systolic, scratchpad_bytes=2**18, accumulator_bytes=2**20)
+    large = small.model_copy(update={"scratchpad_bytes": 2**19, "accumulator_bytes": 2**21})
+
+    def slowdown(loops: Loops) -> float:
+        before, after = (
+            plan_gemm(512, 512, 512, npu, bandwidth_bytes_per_cycle=256, loops=loops).pipelined_cycles
+            for npu in (small, large)
+        )
+        return after / before
+
+    assert slowdown("least_traffic") > 1.1
+    assert slowdown("fastest") <= 1
 
 
 def test_decode_gemm_reads_weights_and_activations_once() -> None:

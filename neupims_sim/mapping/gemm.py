@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -28,7 +29,7 @@ from neupims_sim.npu import Gemm, share_gemm, utilization
 from neupims_sim.npu.systolic import ceil_div
 
 Kept = Literal["activation", "weight", "nothing"]
-Loops = Literal["least_traffic", "token_blocks"]
+Loops = Literal["fastest", "least_traffic", "token_blocks"]
 IntArray = NDArray[np.int64]
 
 _STEP_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -61,6 +62,8 @@ class GemmPlan:
     tile_macs: IntArray
     utilization: float
     """macs / (compute cycles x peak), as if operands were always there."""
+    pipelined_cycles: float
+    """Estimate of the time on its own, loads and stores at full bandwidth."""
 
     @property
     def steps(self) -> int:
@@ -106,7 +109,7 @@ class _Job(NamedTuple):
     bandwidth: float
     activation_on_chip: bool
     output_on_chip: bool
-    loops: Loops = "least_traffic"
+    loops: Loops = "fastest"
     weight_on_chip: bool = False
 
 
@@ -127,13 +130,15 @@ def plan_gemm(
     activation_on_chip: bool = False,
     weight_on_chip: bool = False,
     output_on_chip: bool = False,
-    loops: Loops = "least_traffic",
+    loops: Loops = "fastest",
 ) -> GemmPlan:
     """Plan an [m, k] x [k, n] product on all arrays of the NPU.
 
-    Takes the tilings with the least DRAM traffic; of these the ones within 2 % of the fastest, by an estimate of the
-    pipelined time at ``bandwidth_bytes_per_cycle``; of these the one with the fewest compute cycles, then the fewest
-    steps. How finely a GEMM is cut thus follows from how well load and compute overlap, not from the buffers' capacity.
+    Takes the tilings within 2 % of the fastest, by an estimate of the pipelined time at ``bandwidth_bytes_per_cycle``; of these
+    those with the least DRAM traffic, then with the fewest compute cycles, then with the fewest steps. How finely a GEMM is cut
+    thus follows from how well load and compute overlap, and larger buffers only add tilings to choose from.
+
+    ``loops: least_traffic`` chooses from the tilings with the least DRAM traffic only, even where they leave arrays idle.
 
     ``activation_on_chip``, ``weight_on_chip``: the whole [m, k] or [k, n] matrix already lies in the scratchpad (a product of
     two activations has no weights). ``output_on_chip``: the [m, n] result stays there (in the element format) and is not stored.
@@ -170,6 +175,7 @@ def repeat_plan(plan: GemmPlan, times: int, npu: NpuConfig) -> GemmPlan:
         store_bytes=np.tile(plan.store_bytes, times),
         tile_macs=np.tile(plan.tile_macs, times),
         utilization=utilization(times * plan.macs, int(compute.sum()), npu.systolic),
+        pipelined_cycles=times * plan.pipelined_cycles,
     )
 
 
@@ -190,14 +196,11 @@ def fits_on_chip(
 
 @functools.lru_cache(maxsize=4096)
 def _plan(job: _Job) -> GemmPlan:
-    if job.loops == "token_blocks":
-        return _expand(_token_block_tiling(job), job)
-    tilings = _least_traffic(job)
     cost = _CostModel(job)
-    estimates = {tiling: cost.estimate(tiling) for tiling in tilings}
-    limit = _SLACK * min(estimate.pipelined_cycles for estimate in estimates.values())
-    fast = [tiling for tiling in tilings if estimates[tiling].pipelined_cycles <= limit]
-    return _expand(min(fast, key=lambda tiling: estimates[tiling][1:]), job)
+    if job.loops == "token_blocks":
+        return _expand(_token_block_tiling(job), job, cost)
+    fast = cost.fast(_least_traffic(job) if job.loops == "least_traffic" else _fastest(job, cost))
+    return _expand(min(fast, key=lambda tiling: (_traffic(tiling, job), *cost.estimate(tiling)[1:])), job, cost)
 
 
 def _scratchpad_bytes(tile: Gemm, kept: Kept, job: _Job) -> int:
@@ -267,8 +270,8 @@ def _traffic(tiling: _Tiling, job: _Job) -> int:
     return job.gemm.k * (activation_reads * job.gemm.m + weight_reads * job.gemm.n)
 
 
-def _least_traffic(job: _Job) -> list[_Tiling]:
-    """All tilings that fit and have the least traffic. Tile k matters for fitting only: try the smallest first."""
+def _candidates(job: _Job) -> tuple[list[_Tiling], list[int]]:
+    """All tilings that fit with the smallest k, and the further lengths of k."""
     smallest, block, arrays = _smallest_tile(job), _granularity(job.npu), job.npu.systolic.arrays
     ms, ks, ns = (_tile_lengths(length, part, arrays) for length, part in zip(job.gemm, block, strict=True))
     kinds: tuple[Kept, ...] = ("activation", "weight", "nothing")
@@ -284,6 +287,19 @@ def _least_traffic(job: _Job) -> list[_Tiling]:
             f"{_scratchpad_bytes(tile, 'nothing', job)} of npu.scratchpad_bytes={job.npu.scratchpad_bytes} and "
             f"{_accumulator_bytes(tile, job.npu)} of npu.accumulator_bytes={job.npu.accumulator_bytes}"
         )
+    return feasible, ks
+
+
+def _fastest(job: _Job, cost: _CostModel) -> list[_Tiling]:
+    """Tilings among which the fastest are. Of an m and n the smallest k overlaps best, so only where that is fast others count."""
+    feasible, ks = _candidates(job)
+    wider = (tiling._replace(tile=tiling.tile._replace(k=k)) for tiling in cost.fast(feasible) for k in ks)
+    return [tiling for tiling in wider if _fits(tiling, job)]
+
+
+def _least_traffic(job: _Job) -> list[_Tiling]:
+    """All tilings that fit and have the least traffic. Tile k matters for fitting only: try the smallest first."""
+    feasible, ks = _candidates(job)
     least = min(_traffic(tiling, job) for tiling in feasible)
     best = {(tiling.tile.m, tiling.tile.n): tiling.kept for tiling in feasible if _traffic(tiling, job) == least}
     wider = (_Tiling(Gemm(m, k, n), kept) for (m, n), kept in best.items() for k in ks)
@@ -332,8 +348,14 @@ class _CostModel:
     def __init__(self, job: _Job) -> None:
         self.job = job
         self._busy = functools.cache(lambda m, k, n: share_gemm(Gemm(m, k, n), job.npu.systolic).occupancy.busy_cycles)
+        self.estimate = functools.cache(self._estimate)
 
-    def estimate(self, tiling: _Tiling) -> _Estimate:
+    def fast(self, tilings: Sequence[_Tiling]) -> list[_Tiling]:
+        """Those that are as fast as the fastest."""
+        limit = _SLACK * min(self.estimate(tiling).pipelined_cycles for tiling in tilings)
+        return [tiling for tiling in tilings if self.estimate(tiling).pipelined_cycles <= limit]
+
+    def _estimate(self, tiling: _Tiling) -> _Estimate:
         """First load + sum over steps of max(transfer, compute) + last store; the plain sum where single-buffered.
 
         A step's transfer is what it loads and its share of what all output tiles but the last store meanwhile.
@@ -379,7 +401,7 @@ def _compute_cycles(m: IntArray, k: IntArray, n: IntArray, npu: NpuConfig) -> In
     return cycles
 
 
-def _expand(tiling: _Tiling, job: _Job) -> GemmPlan:
+def _expand(tiling: _Tiling, job: _Job, cost: _CostModel) -> GemmPlan:
     """The step arrays of a tiling, in execution order."""
     gemm, tile, npu = job.gemm, tiling.tile, job.npu
     m_outer = tiling.kept != "weight"
@@ -415,4 +437,5 @@ def _expand(tiling: _Tiling, job: _Job) -> GemmPlan:
         store_bytes=frozen(m * n * npu.element_bytes * stores),
         tile_macs=frozen(m * k * n),
         utilization=utilization(gemm.macs, int(compute.sum()), npu.systolic),
+        pipelined_cycles=cost.estimate(tiling).pipelined_cycles,
     )
