@@ -80,6 +80,13 @@ class Registry(Generic[T]):
         own = "" if self._adopt is None else "; one of your own is named package.module:name"
         raise InputError(f"unknown {self.kind} {shown(name)}; {suggestion(name, self)}{own}")
 
+    def module(self, name: str) -> str | None:
+        """The module that an entry of an installed package or of the user comes from; None for one of ours."""
+        if name in self._entries:
+            return None
+        values = [name] if ":" in name else [entry.value for entry in self._offered() if entry.name == name]
+        return values[0].partition(":")[0] if values else None
+
     def __contains__(self, name: object) -> bool:
         return name in set(self)
 

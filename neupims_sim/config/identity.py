@@ -16,7 +16,12 @@ def config_hash(config: Config) -> str:
 
     A file that the configuration names (``workload.requests``) counts by its path, not by its content.
     """
-    canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return tree_hash(config.model_dump(mode="json"))
+
+
+def tree_hash(tree: Mapping[str, Any]) -> str:
+    """:func:`config_hash` of a dumped configuration."""
+    canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:16]
 
 

@@ -1,7 +1,7 @@
 """The store of a sweep: one SQLite file that holds every point, its configuration and what became of it.
 
 Tables: ``points``, one row per run, identified by ``hash`` (of the resolved configuration), ``code`` (`code_version`) and
-``inputs`` (`inputs_version`); ``places``, the rows of the sweep's table in order, each with its values on the axes and its
+``inputs`` (`Inputs.version`); ``places``, the rows of the sweep's table in order, each with its values on the axes and its
 point (places may share one); ``meta``: ``store_version``, ``package_version``, ``sweep`` (the text of the sweep file),
 ``environment`` (of the last command that ran points: JSON of `neupims_sim.simulation.environment`).
 

@@ -1,15 +1,27 @@
-"""What a stored result depends on besides its configuration: the simulator's code, and the files that the configuration names."""
+"""What a stored result depends on besides its configuration: the simulator's code, and whatever a run reads beyond it.
+
+That is every file that the configuration names (requests, traces), the length table of its dataset, and the modules of policies
+and memory models that are not ours (`neupims_sim.sweeps.modules`). YAML files count by the configuration that they resolve to.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
-from functools import cache, lru_cache
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import neupims_sim
-from neupims_sim.config import Config, TraceFileConfig, WorkloadConfig
-from neupims_sim.memory.models import MEMORY_MODELS
+from neupims_sim.config import Config
+from neupims_sim.simulation import POLICIES
+from neupims_sim.sweeps.modules import files_of_module, forget_changed
+from neupims_sim.workloads import length_tables
+
+_FULL_NAME = re.compile(r"(\w+(?:\.\w+)*):[\w.]*")
+"""``package.module:name``."""
 
 
 @cache
@@ -24,23 +36,65 @@ def code_version() -> str:
     return digest.hexdigest()[:16]
 
 
-def inputs_version(config: Config) -> str:
-    """The same of the files that a configuration names: requests, trace, the module of somebody's memory model. "" without any."""
-    digests = [_file_version(path, path.stat().st_mtime_ns) for path in _inputs(config)]
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:16] if digests else ""
+class Inputs:
+    """The inputs of many configurations. Every file is read once: make a new one to see what has changed."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, list[Path]] = {}
+        """Of every text of a configuration that has been seen."""
+        self._digests: dict[Path, str] = {}
+        self._lengths = length_tables()
+
+    def version(self, config: Config, tree: Mapping[str, Any]) -> str:
+        """16 hexadecimal digits of the SHA-256 of all that a run reads; "" if it reads nothing. ``tree`` is the dumped ``config``."""
+        files: dict[Path, None] = {}
+        for key, text in _texts(tree):
+            files |= dict.fromkeys(self._files_of(key, text))
+        for key, registry in POLICIES.items():
+            module = registry.module(attrgetter(key)(config))
+            files |= dict.fromkeys(self._files_of(key, f"{module}:") if module else ())
+        if not files:
+            return ""
+        digests = sorted(f"{'/'.join(path.parts[-2:])} {self._digest(path)}" for path in files)
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
+
+    def _files_of(self, key: str, text: str) -> list[Path]:
+        """The files that a text in a configuration stands for: it names one, a dataset, or a module."""
+        known = f"{key}={text}" if key == "dataset" else text
+        if known not in self._files:
+            module = _FULL_NAME.fullmatch(text)
+            if key == "dataset" and text in self._lengths:
+                self._files[known] = [self._lengths[text]]
+            elif module is not None:
+                self._files[known] = files_of_module(module[1])
+                forget_changed({path: self._digest(path) for path in self._files[known]})
+            else:
+                self._files[known] = [Path(text)] if _is_file(text) else []
+        return self._files[known]
+
+    def _digest(self, path: Path) -> str:
+        if path not in self._digests:
+            try:
+                self._digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+            except OSError as error:  # whoever needs it will say so
+                self._digests[path] = type(error).__name__
+        return self._digests[path]
 
 
-def _inputs(config: Config) -> list[Path]:
-    workload, files = config.workload, list[Path]()
-    if isinstance(workload, WorkloadConfig) and workload.requests is not None:
-        files.append(Path(workload.requests))
-    if isinstance(workload, TraceFileConfig):
-        files.append(Path(workload.path))
-    model = MEMORY_MODELS[config.memory.model]
-    source = None if model.__module__.split(".")[0] == neupims_sim.__name__ else inspect.getsourcefile(model)
-    return files if source is None else [*files, Path(source)]
+def _texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a tree, and the key that it is the value of."""
+    if isinstance(tree, str):
+        yield key, tree
+    elif isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from _texts(value, name)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _texts(value, key)
 
 
-@lru_cache(maxsize=1024)
-def _file_version(path: Path, modified_ns: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name
+        return False

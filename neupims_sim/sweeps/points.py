@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from neupims_sim.config import Config, config_hash, load_config
+from neupims_sim.config import Config, load_config
+from neupims_sim.config.identity import tree_hash
 from neupims_sim.errors import InputError
 from neupims_sim.simulation import check_config_names
 from neupims_sim.sweeps.definition import Settings, Sweep, dotted
@@ -20,6 +21,8 @@ class Point:
 
     axes: dict[str, Any]
     config: Config
+    tree: dict[str, Any]
+    """The configuration as JSON has it."""
     hash: str
     """Of the configuration."""
 
@@ -46,7 +49,8 @@ def expand(sweep: Sweep, source: str) -> Iterator[Point]:
         except InputError as error:
             place = "".join(f" {axis}={value!r}" for axis, value in axes.items())
             raise InputError(f"{source}: point{place}: {str(error).removeprefix('--set: ')}") from error
-        yield Point(axes, config, config_hash(config))
+        tree = config.model_dump(mode="json")
+        yield Point(axes, config, tree, tree_hash(tree))
     if empty:
         raise InputError(f"{source}: exclude leaves no point")
 

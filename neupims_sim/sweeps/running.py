@@ -22,7 +22,7 @@ from neupims_sim.sweeps.database import Begun, Place, Row, Store
 from neupims_sim.sweeps.definition import Sweep
 from neupims_sim.sweeps.execution import Events, OtherCodeError, RunPoint, Task, execute_here, simulate_point
 from neupims_sim.sweeps.failures import Failure, grouped
-from neupims_sim.sweeps.identity import code_version, inputs_version
+from neupims_sim.sweeps.identity import Inputs, code_version
 from neupims_sim.sweeps.points import Point, expand, place_text
 from neupims_sim.sweeps.processes import execute_in_processes
 from neupims_sim.sweeps.reading import find_sweep, parse_sweep
@@ -245,16 +245,17 @@ class _Packer:
 
     def __init__(self) -> None:
         self._first = b""
+        self._inputs = Inputs()
 
     def pack(self, point: Point) -> Packed:
         """A point, small."""
-        config = json.dumps(point.config.model_dump(mode="json"), ensure_ascii=False).encode()
+        config = json.dumps(point.tree, ensure_ascii=False).encode()
         self._first = self._first or config[-MAX_DICTIONARY:]
         compressor = zlib.compressobj(level=1, zdict=self._first)
         return (
             json.dumps(point.axes),
             point.hash,
-            inputs_version(point.config),
+            self._inputs.version(point.config, point.tree),
             compressor.compress(config) + compressor.flush(),
         )
 
