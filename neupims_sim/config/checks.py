@@ -27,9 +27,10 @@ def check_config(config: Config) -> None:
         raise InputError(message)
 
 
-def violations(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """What is wrong: the key path to blame, and a message that starts with it."""
-    yield from table_violations(config.memory)
+def violations(config: Config, table: bool = True) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """What is wrong: the key path to blame, and a message that starts with it. Without ``table`` its own table is not looked at."""
+    if table:
+        yield from table_violations(config.memory)
     yield from _pairing_violations(config)
     if isinstance(config.model, ModelConfig) and isinstance(config.workload, WorkloadConfig):
         yield from _llm_violations(config, config.model, config.workload)

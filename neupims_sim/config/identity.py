@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
 
 from neupims_sim.config import yaml_text
 from neupims_sim.config.schema import Config
@@ -16,13 +18,7 @@ def config_hash(config: Config) -> str:
 
     A file that the configuration names (``workload.requests``) counts by its path, not by its content.
     """
-    return tree_hash(config.model_dump(mode="json"))
-
-
-def tree_hash(tree: Mapping[str, Any]) -> str:
-    """:func:`config_hash` of a dumped configuration."""
-    canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:16]
+    return _digest(_canonical(config.model_dump(mode="json")))
 
 
 def dump_config(config: Config) -> str:
@@ -41,6 +37,78 @@ def dump_tree(tree: Mapping[str, Any]) -> str:
         rows = [_row(constraint) for constraint in memory["constraints"]]
         tree = {**tree, "memory": {**memory, "constraints": rows}}
     return yaml_text.dump(tree)
+
+
+class Dumped(NamedTuple):
+    """A resolved configuration as it is stored."""
+
+    text: str
+    """JSON, keys in the order of the schema."""
+    hash: str
+    """As :func:`config_hash` has it."""
+    texts: frozenset[tuple[str, str]]
+    """Every text in it with the key that it is the value of."""
+
+
+class Dumper:
+    """Dumps many configurations that share sections: each section once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], tuple[Any, _Part]] = {}
+
+    def dump(self, config: Config) -> Dumped:
+        """A configuration, as text and by its identity."""
+        parts = {name: self._part(name, getattr(config, name)) for name in Config.model_fields}
+        text = ", ".join(f"{json.dumps(name)}: {part.text}" for name, part in parts.items())
+        canonical = ",".join(f"{json.dumps(name)}:{parts[name].canonical}" for name in sorted(parts))
+        texts = frozenset[tuple[str, str]]().union(*(part.texts for part in parts.values()))
+        return Dumped(f"{{{text}}}", _digest(f"{{{canonical}}}"), texts)
+
+    def _part(self, name: str, value: Any) -> _Part:
+        if not isinstance(value, BaseModel):
+            return _Part.of(name, value)
+        known = self._known.get((name, id(value)))
+        if known is None:
+            if len(self._known) >= _MOST_PARTS:
+                del self._known[next(iter(self._known))]
+            known = self._known[name, id(value)] = value, _Part.of(name, value.model_dump(mode="json"))
+        return known[1]
+
+
+_MOST_PARTS = 200
+"""Sections that are remembered."""
+
+
+class _Part(NamedTuple):
+    """A section, or a value beside the sections."""
+
+    text: str
+    canonical: str
+    texts: frozenset[tuple[str, str]]
+
+    @staticmethod
+    def of(name: str, tree: Any) -> _Part:
+        """Of a dumped value."""
+        return _Part(json.dumps(tree, ensure_ascii=False), _canonical(tree), frozenset(_texts(tree, name)))
+
+
+def _canonical(tree: Any) -> str:
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def _digest(canonical: str) -> str:
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:16]
+
+
+def _texts(tree: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(tree, str):
+        yield key, tree
+    elif isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from _texts(value, name)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _texts(value, key)
 
 
 def _row(constraint: Mapping[str, Any]) -> yaml_text.FlowList:

@@ -94,6 +94,19 @@ def load_config(path_or_stem: str | Path, overrides: Sequence[str] | Mapping[str
     ------
     InputError: one line with the source, the key path, the value, what is allowed and the nearest valid name.
     """
+    tree, layers, source = resolve(path_or_stem, overrides)
+    for section in _TAGS:
+        if section in tree:
+            tree[section] = _validated_section(section, tree[section], layers, source)
+    config = _validated(Config, tree, layers, source)
+    _refuse(violations(config), layers, source)
+    return config
+
+
+def resolve(
+    path_or_stem: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> tuple[Tree, list[Layer], str]:
+    """What :func:`load_config` validates: the merged tree, the layers that it comes from, and the name of the first source."""
     path = _config_path(path_or_stem)
     stated = [*_read_files(path, ()), *_override_layers(overrides)]
     stated = [Layer(label(path), {"system": path.stem}, "named", path.parent), *sorted(stated, key=_precedence)]
@@ -104,14 +117,7 @@ def load_config(path_or_stem: str | Path, overrides: Sequence[str] | Mapping[str
     layers += _located_files(layers)
     if _merged(layers).get("workload", {}).get("kind", "llm") != "llm":  # what a language model suggests is for itself
         layers = [_without(layer, "parallel") if layer.rank == "named" else layer for layer in layers]
-
-    tree = _merged(layers)
-    for section in _TAGS:
-        if section in tree:
-            tree[section] = _validated_section(section, tree[section], layers, label(path))
-    config = _validated(Config, tree, layers, label(path))
-    _refuse(violations(config), layers, label(path))
-    return config
+    return _merged(layers), layers, label(path)
 
 
 def load_section(

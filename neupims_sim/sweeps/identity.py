@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import neupims_sim
 from neupims_sim.config import Config
+from neupims_sim.config.files import LENGTHS, available
 from neupims_sim.simulation import POLICIES
 from neupims_sim.sweeps.modules import files_of_module, forget_changed
-from neupims_sim.workloads import length_tables
 
 _FULL_NAME = re.compile(r"(\w+(?:\.\w+)*):[\w.]*")
 """``package.module:name``."""
@@ -43,12 +42,15 @@ class Inputs:
         self._files: dict[str, list[Path]] = {}
         """Of every text of a configuration that has been seen."""
         self._digests: dict[Path, str] = {}
-        self._lengths = length_tables()
+        self._lengths = available(LENGTHS)
 
-    def version(self, config: Config, tree: Mapping[str, Any]) -> str:
-        """16 hexadecimal digits of the SHA-256 of all that a run reads; "" if it reads nothing. ``tree`` is the dumped ``config``."""
+    def version(self, config: Config, texts: Iterable[tuple[str, str]]) -> str:
+        """16 hexadecimal digits of the SHA-256 of all that a run reads; "" if it reads nothing.
+
+        ``texts``: every text in the configuration with its key.
+        """
         files: dict[Path, None] = {}
-        for key, text in _texts(tree):
+        for key, text in texts:
             files |= dict.fromkeys(self._files_of(key, text))
         for key, registry in POLICIES.items():
             module = registry.module(attrgetter(key)(config))
@@ -79,18 +81,6 @@ class Inputs:
             except OSError as error:  # whoever needs it will say so
                 self._digests[path] = type(error).__name__
         return self._digests[path]
-
-
-def _texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a tree, and the key that it is the value of."""
-    if isinstance(tree, str):
-        yield key, tree
-    elif isinstance(tree, Mapping):
-        for name, value in tree.items():
-            yield from _texts(value, name)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _texts(value, key)
 
 
 def _is_file(text: str) -> bool:

@@ -6,10 +6,9 @@ Found in the source, without running it, so that it is the same in every process
 from __future__ import annotations
 
 import ast
-import site
 import sys
-import sysconfig
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def forget_changed(digests: Mapping[Path, str]) -> None:
         return
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if file is not None and Path(file).resolve() in digests:
+        if file is not None and file.endswith(".py") and Path(file).resolve() in digests:
             del sys.modules[name]
 
 
@@ -57,8 +56,8 @@ def _add(package: str, found: set[Path], seen: set[str], named: bool = False) ->
     if package in seen or package == OWN or package in sys.stdlib_module_names:
         return
     seen.add(package)
-    for path in _files(package):
-        if path in found or (not named and _is_installed(path)):
+    for path in _files(package, named):
+        if path in found:
             continue
         found.add(path)
         if path.suffix == ".py":
@@ -68,7 +67,7 @@ def _add(package: str, found: set[Path], seen: set[str], named: bool = False) ->
                 _add(other, found, seen)
 
 
-def _files(package: str) -> Iterator[Path]:
+def _files(package: str, named: bool) -> Iterator[Path]:
     try:
         spec = find_spec(package)
     except (ImportError, ValueError, AttributeError):
@@ -76,14 +75,22 @@ def _files(package: str) -> Iterator[Path]:
     if spec is None:
         return
     if spec.submodule_search_locations is None:
-        if spec.origin is not None and Path(spec.origin).is_file():
-            yield Path(spec.origin).resolve()
-        return
-    for location in spec.submodule_search_locations:
-        for path in Path(location).resolve().rglob("*"):
-            hidden = any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(location).parts)
+        places = [Path(spec.origin)] if spec.origin is not None and Path(spec.origin).is_file() else []
+    else:
+        places = [Path(location) for location in spec.submodule_search_locations]
+    for place in map(Path.resolve, places):
+        if not named and _is_installed(place.parent):
+            continue
+        for path in [place] if place.is_file() else place.rglob("*"):
+            hidden = any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(place).parts)
             if not hidden and path.is_file() and (path.suffix == ".py" or path.stat().st_size <= MAX_DATA_BYTES):
                 yield path
+
+
+@cache
+def _is_installed(folder: Path) -> bool:
+    """Whether the packages in a folder have been installed there, rather than written."""
+    return folder.name in ("site-packages", "dist-packages") or any(folder.glob("*.dist-info"))
 
 
 def _contents(path: Path) -> tuple[set[str], set[str]]:
@@ -118,18 +125,3 @@ def _named_files(text: str, folder: Path) -> Iterator[Path]:
                 yield path.resolve()
         except (OSError, ValueError):
             continue
-
-
-def _is_installed(path: Path) -> bool:
-    return any(path.is_relative_to(folder) for folder in _INSTALLED)
-
-
-_INSTALLED = tuple(
-    Path(folder).resolve()
-    for folder in (
-        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-        *site.getsitepackages(),
-        site.getusersitepackages(),
-    )
-)
-"""Folders of the Python installation."""

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from neupims_sim.config import Config, load_config
-from neupims_sim.config.identity import tree_hash
+from neupims_sim.config import Config
+from neupims_sim.config.identity import Dumped, Dumper
+from neupims_sim.config.variations import Variations
 from neupims_sim.errors import InputError
 from neupims_sim.simulation import check_config_names
 from neupims_sim.sweeps.definition import Settings, Sweep, dotted
@@ -21,10 +22,12 @@ class Point:
 
     axes: dict[str, Any]
     config: Config
-    tree: dict[str, Any]
-    """The configuration as JSON has it."""
-    hash: str
-    """Of the configuration."""
+    dumped: Dumped
+
+    @property
+    def hash(self) -> str:
+        """Of the configuration."""
+        return self.dumped.hash
 
     def __str__(self) -> str:
         return place_text(self.axes)
@@ -35,7 +38,7 @@ def expand(sweep: Sweep, source: str) -> Iterator[Point]:
 
     Raises InputError, starting with ``source`` (the sweep file) and the point, if a configuration is not valid.
     """
-    empty = True
+    empty, variations, dumper = True, Variations(), Dumper()
     for steps in itertools.product(*sweep.dimensions):
         axes = {axis: value for step in steps for axis, value in step.items()}
         if any(_matches(axes, entry) for entry in sweep.exclude):
@@ -44,13 +47,12 @@ def expand(sweep: Sweep, source: str) -> Iterator[Point]:
         settings = _settings(sweep, axes)
         system = settings.pop("system")
         try:
-            config = load_config(str(system), settings)
+            config = variations.load(str(system), settings)
             check_config_names(config)
         except InputError as error:
             place = "".join(f" {axis}={value!r}" for axis, value in axes.items())
             raise InputError(f"{source}: point{place}: {str(error).removeprefix('--set: ')}") from error
-        tree = config.model_dump(mode="json")
-        yield Point(axes, config, tree, tree_hash(tree))
+        yield Point(axes, config, dumper.dump(config))
     if empty:
         raise InputError(f"{source}: exclude leaves no point")
 

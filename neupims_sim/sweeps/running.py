@@ -249,13 +249,13 @@ class _Packer:
 
     def pack(self, point: Point) -> Packed:
         """A point, small."""
-        config = json.dumps(point.tree, ensure_ascii=False).encode()
+        config = point.dumped.text.encode()
         self._first = self._first or config[-MAX_DICTIONARY:]
         compressor = zlib.compressobj(level=1, zdict=self._first)
         return (
             json.dumps(point.axes),
             point.hash,
-            self._inputs.version(point.config, point.tree),
+            self._inputs.version(point.config, point.dumped.texts),
             compressor.compress(config) + compressor.flush(),
         )
 
