@@ -283,6 +283,11 @@ def test_a_value_has_one_text_in_the_file_and_in_the_table(value: Any, tmp_path:
         ("[8, 16, 32]", "{range: [8, 32, 0]}", ["no way in steps of 0"]),
         ("[8, 16, 32]", "{range: [8, 32, -8]}", ["from 8 to 32", "steps of -8"]),
         ("[8, 16, 32]", "{range: [0, 1, 1.0e-9]}", ["more than 100000 values"]),
+        (
+            "[8, 16, 32]",
+            "{range: [1, 9000, 1]}\n  seed: {range: [1, 99, 1]}",
+            ["stand for 1,782,000 points; allowed: up to 1,000,000"],
+        ),
         ("[8, 16, 32]", "{geometric: [8, 32, 1]}", ["no way in factors of 1"]),
         ("[8, 16, 32]", "{geometric: [0, 32, 2]}", ["from 0 to 32"]),
         ("[8, 16, 32]", "{rang: [8, 32, 8]}", ["must be a list, {range:", "{geometric:"]),
@@ -449,6 +454,21 @@ def test_closing_an_execution_does_not_wait_for_points_that_have_not_started() -
     start = time.monotonic()
     outcomes.close()
     assert time.monotonic() - start < 10
+
+
+# --- many points ---
+
+
+def test_sweep_of_many_points_says_at_once_and_now_and_then_how_far_it_is(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neupims_sim.sweeps.running.STAGE_SECONDS", 0.0)
+    edited(file, "[8, 16, 32]", "{range: [1, 250, 1]}")
+    seen: list[Progress] = []
+    sweep(file, tmp_path / "out", 1, fake, seen.append)
+    stages = [(progress.stage, progress.done) for progress in seen]
+    assert stages[:1000] == [(stage, n) for stage in ("checking", "storing") for n in range(500)]
+    assert stages[1000:] == [("", n) for n in range(501)]
 
 
 # --- the command line ---

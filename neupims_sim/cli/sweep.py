@@ -222,8 +222,8 @@ def _shown_progress() -> Iterator[Callable[[Progress], None]]:
 
         def print_line(progress: Progress) -> None:
             nonlocal start, due
-            if progress.checked is not None:
-                typer.echo(_checking(progress), err=True)
+            if progress.stage:
+                typer.echo(f"{progress.stage} points: {progress.done:,} of {progress.total:,}", err=True)
                 return
             for note in progress.notes:
                 typer.echo(note, err=True)
@@ -251,20 +251,16 @@ def _shown_progress() -> Iterator[Callable[[Progress], None]]:
 
         def move_bar(progress: Progress) -> None:
             nonlocal start
-            if progress.checked is not None:
-                bar.update(task, description="checking", completed=progress.checked, total=progress.total)
+            bar.update(task, description=progress.stage or "points", completed=progress.done, total=progress.total)
+            if progress.stage:
                 return
             for note in progress.notes:
                 bar.console.print(note, markup=False, highlight=False)
             start = start or time.monotonic()
             rate = _rate(progress, start) + _failed(progress)
-            bar.update(task, description="points", completed=progress.done, total=progress.total, rate=rate)
+            bar.update(task, rate=rate)
 
         yield move_bar
-
-
-def _checking(progress: Progress) -> str:
-    return f"checking configurations: {progress.checked:,} of {progress.total:,}"
 
 
 def _failed(progress: Progress) -> str:

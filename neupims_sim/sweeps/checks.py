@@ -14,6 +14,8 @@ from neupims_sim.sweeps.reference import ReferenceSettings, reference_problems
 
 FIXED_COLUMNS = ("point", "status", "error")
 """Columns of ``points.csv`` that every sweep has."""
+MAX_POINTS = 1_000_000
+"""Of a sweep; more is taken for a slip, and would take minutes to check and gigabytes to store."""
 
 
 def problems(sweep: Sweep) -> Iterator[str]:
@@ -21,6 +23,8 @@ def problems(sweep: Sweep) -> Iterator[str]:
     yield from _bad_groups(sweep)
     yield from _keys_set_twice(sweep)
     yield from _missing_system(sweep)
+    if sweep.places > MAX_POINTS:
+        yield f"the axes stand for {sweep.places:,} points; allowed: up to {MAX_POINTS:,}"
     if sweep.quick is not None:
         for kind in ("grid", "variants"):
             for axis in getattr(sweep.quick, kind):

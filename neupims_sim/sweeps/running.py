@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -34,12 +35,13 @@ EXPORT_SECONDS = 5.0
 EXPORT_SHARE = 0.05
 """The most of a sweep's time that this writing takes."""
 MANY_POINTS = 500
-"""From so many points on, checking them takes long enough to say how far it is."""
-CHECK_SECONDS = 1.0
+"""From so many points on, checking and storing them takes long enough to say how far it is."""
+STAGE_SECONDS = 1.0
 """Between two such reports."""
 MAX_DICTIONARY = 32_768
 """Bytes that zlib makes use of."""
 
+T = TypeVar("T")
 Packed = tuple[str, str, str, bytes]
 """A `Place` whose configuration is compressed."""
 
@@ -58,8 +60,8 @@ class Progress:
     last: str = ""
     error: str = ""
     """Why ``last`` failed, empty if it did not."""
-    checked: int | None = None
-    """Points whose configuration has been checked; None once that is done, and only then does the rest count."""
+    stage: str = ""
+    """What is done with the first ``done`` of the points before any runs (``"checking"``, ``"storing"``); empty once they run."""
     notes: tuple[str, ...] = ()
     """What the user should know about the store that was found, one line each."""
 
@@ -85,7 +87,7 @@ def sweep(
     out: the results folder (see `neupims_sim.sweeps.store`); ``results/<name>`` unless given.
     workers: processes; 1 runs in this process. As many as CPUs unless given, and never more than points.
     run_point: what runs a point; the simulator unless given.
-    on_progress: called while configurations are checked (where that takes long), once before the first point and after each.
+    on_progress: called while many points are checked and stored, once before the first point and after each.
     quick: run the quick form that the file states.
     dask: run on the Dask cluster whose scheduler has this address, instead of in processes here.
     retry_failed: run points again that have failed.
@@ -114,10 +116,12 @@ def sweep(
     if quick:
         definition = definition.quick_form()
     directory = Path("results", definition.name) if out is None else Path(out)
-    packer = _Packer()
-    places = [packer.pack(point) for point in _told(definition, expand(definition, label(source)), on_progress)]
+    packer, count = _Packer(), definition.places
+    points = _told("checking", count, expand(definition, label(source)), on_progress)
+    places = [packer.pack(point) for point in points]
     with interruptible(), Store(directory) as store:
-        begun = store.begin(text, map(packer.unpack, places), code_version(), retry_failed)
+        stored = map(packer.unpack, _told("storing", len(places), places, on_progress))
+        begun = store.begin(text, stored, code_version(), retry_failed)
         del places
         folder = _Folder(directory, label(source), definition, store.rows)
         folder.write(SWEEP, text)
@@ -133,14 +137,14 @@ def sweep(
     return parse_table(table, definition.text_axes)
 
 
-def _told(definition: Sweep, points: Iterable[Point], on_progress: Callable[[Progress], None]) -> Iterator[Point]:
-    """The points as they are checked; tells now and then how many of many."""
-    total, due = definition.places, 0.0
-    for checked, point in enumerate(points):
+def _told(stage: str, total: int, items: Iterable[T], on_progress: Callable[[Progress], None]) -> Iterator[T]:
+    """The items; tells now and then how many of many have been taken."""
+    due = 0.0
+    for done, item in enumerate(items):
         if total >= MANY_POINTS and time.monotonic() >= due:
-            on_progress(Progress(total, 0, 0, 0, checked=checked))
-            due = time.monotonic() + CHECK_SECONDS
-        yield point
+            on_progress(Progress(total, 0, done, 0, stage=stage))
+            due = time.monotonic() + STAGE_SECONDS
+        yield item
 
 
 def _notes(begun: Begun) -> tuple[str, ...]:
