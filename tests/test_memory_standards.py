@@ -80,10 +80,11 @@ def cycles_of(log: np.ndarray, command: str) -> np.ndarray:
 
 
 @each_table
-def test_a_table_has_two_speed_grades_and_says_where_its_figures_come_from(name: str) -> None:
+def test_a_table_has_speed_grades_of_its_own_clock_and_says_where_its_figures_come_from(name: str) -> None:
     config = load_memory(name)
     assert config.speed in config.speeds
-    assert len({load_memory(name, overrides={"speed": speed}).organization.clock_ghz for speed in config.speeds}) >= 2
+    clocks = {load_memory(name, overrides={"speed": speed}).organization.clock_ghz for speed in config.speeds}
+    assert len(clocks) >= (1 if "One speed grade" in config.source else 2)
     assert config.source
     assert config.power is not None
     assert config.power.source
@@ -122,12 +123,13 @@ def test_conflicts_in_one_bank_follow_each_other_every_row_cycle(name: str, spee
     read_to_precharge = earliest_by(config, config.constraints, [Issued(0, "RD", 3)], "PRE", 3)
     open_cycles = config.timing["tRAS"] + length(config, "ACT", "PRE")
     row_cycle = max(open_cycles, activate + read_to_precharge) + precharge
+    row_cycle = max(row_cycle, earliest_by(config, config.constraints, [Issued(0, "ACT", 3)], "ACT", 3))
     assert set(np.diff(cycles_of(log, "ACT"))) == {row_cycle}
     assert end == (len(rows) - 1) * row_cycle + activate + column
 
 
 @each_grade
-def test_random_reads_are_spaced_by_the_activation_limits_or_the_data_bus(name: str, speed: str) -> None:
+def test_random_reads_are_spaced_by_the_activation_limits_the_banks_or_the_data_bus(name: str, speed: str) -> None:
     config = grade(name, speed)
     organization, timing = config.organization, config.timing
     count, rng = 4000, np.random.default_rng(5)
@@ -136,6 +138,8 @@ def test_random_reads_are_spaced_by_the_activation_limits_or_the_data_bus(name: 
     assert len(cycles_of(log, "ACT")) > 0.98 * count
     per_rank = max(first_of(config, "tRRD_S", "tRRD"), timing.get("tFAW", 0) / 4)
     bound = max(per_rank / organization.ranks, organization.burst_cycles) / organization.pseudo_channels
+    row_cycle = earliest_by(config, config.constraints, [Issued(0, "ACT", 0)], "ACT", 0)
+    bound = max(bound, row_cycle / organization.banks)
     assert 0.99 * bound <= end / count <= 1.25 * bound  # 1 %: a few rows are open already
 
 

@@ -46,6 +46,8 @@ class Organization(_Section):
     """Data bus of one pseudo-channel (of the channel, where there is one only), bits."""
     burst_length: PositiveInt
     """Transfers per burst."""
+    metadata_bytes: NonNegativeInt = 0
+    """Of a burst, beside its data: LPDDR6 moves 4 bytes of metadata or ECC with 32 of data."""
     transfers_per_clock: PositiveInt = 2
     """Transfers per cycle of the command clock: 2 for a DDR interface, 4 or 8 where the data clock is faster than that."""
     clock_ghz: Annotated[float, Field(gt=0)] = 1.0
@@ -65,13 +67,12 @@ class Organization(_Section):
             "banks_per_group",
             "rows",
             "row_bytes",
-            "bus_bits",
-            "burst_length",
+            "burst_bytes",
             "transfers_per_clock",
             "banks_per_refpb",
         ):
             value = getattr(self, key)
-            if value & (value - 1):
+            if value < 1 or value & (value - 1):
                 raise ValueError(f"organization.{key}={value} must be a power of two: address bits select it")
         fields = [self.address_mapping[i : i + 2] for i in range(0, len(self.address_mapping), 2)]
         needed = ["ro", "ra", "bg", "ba", "ch", "co", *(["pc"] if self.pseudo_channels > 1 else [])]
@@ -91,8 +92,8 @@ class Organization(_Section):
 
     @property
     def burst_bytes(self) -> int:
-        """Bytes moved by one read or write command."""
-        return self.bus_bits * self.burst_length // 8
+        """Bytes of data moved by one read or write command."""
+        return self.bus_bits * self.burst_length // 8 - self.metadata_bytes
 
     @property
     def burst_cycles(self) -> int:
