@@ -34,6 +34,7 @@ class Registry(Generic[T]):
     adopt: makes an entry of what ``package.module:name`` is; it raises InputError, starting with its second argument, for
         what cannot be one. Without it only registered names are known.
     group: entry points under which installed packages offer entries by name.
+    rules: names that stand for one of the entries, which is chosen where it is used (``auto``).
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class Registry(Generic[T]):
         key: str = "",
         adopt: Callable[[Any, str], T] | None = None,
         group: str | None = None,
+        rules: tuple[str, ...] = (),
     ) -> None:
         self.kind = kind
         self.key = key
+        self.rules = rules
         self._package = package
         self._adopt = adopt
         self._group = group
@@ -92,7 +95,7 @@ class Registry(Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         self._load()
-        return iter(sorted({*self._entries, *(entry.name for entry in self._offered())}))
+        return iter(sorted({*self._entries, *self.rules, *(entry.name for entry in self._offered())}))
 
     def _load(self) -> None:
         if self._package is not None:

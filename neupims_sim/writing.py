@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from neupims_sim.errors import InputError
@@ -62,6 +62,7 @@ def replaced_folder(path: Path, named: str | None = None) -> Iterator[Path]:
     """
     target = path.resolve()  # a link stays a link
     temporary = target.with_name(f".{secrets.token_hex(8)}")
+    created = [parent for parent in target.parents if not parent.exists()]
     try:
         try:
             temporary.mkdir(parents=True)
@@ -72,7 +73,12 @@ def replaced_folder(path: Path, named: str | None = None) -> Iterator[Path]:
                 temporary.rename(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            with suppress(OSError):  # they are not empty, which is as it should be
+                for parent in created:
+                    parent.rmdir()
     except OSError as error:
+        if isinstance(error.filename, str) and not Path(error.filename).is_relative_to(target.parent):
+            raise  # it is about something else
         raise InputError(f"{named or path}: cannot be written: {error.strerror or error}") from error
 
 

@@ -61,7 +61,6 @@ def write_real_run(directory: Path, seconds: float = 1.5) -> Path:
     """The run directory, with a timeline, of a small run."""
     config = load_config("neupims", {"workload.batch_size": 8, "memory": "ideal", "attention_on": "npu"})
     watcher = Timeline()
-    write_run(simulate(config, watcher), config, directory, seconds)
-    watcher.write(directory / "timeline.json.gz")
+    write_run(simulate(config, watcher), config, directory, seconds, watcher)
     assert (directory / "config.yaml").read_text() == dump_config(config)
     return directory

@@ -35,11 +35,7 @@ def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")], json
         _list_plots(json)
         return
     if kind is Kind.policies:
-        from neupims_sim import serving, simulation  # here, because the simulator is slow to load
-        from neupims_sim.trace import KINDS
-
-        registries = {**simulation.POLICIES, **serving.POLICIES}
-        policies = {key: list(registry) for key, registry in registries.items()} | {"operator kinds": list(KINDS)}
+        policies = _policies()
         if json:
             print_json(policies)
         else:
@@ -51,6 +47,16 @@ def list_names(kind: Annotated[Kind, typer.Argument(help="What to list.")], json
         print_json(files)
     else:
         print_table(("name", "file"), files.items())
+
+
+def _policies() -> dict[str, list[str]]:
+    """Registered names, by the key or option that names them."""
+    from neupims_sim import serving, simulation  # here, because the simulator is slow to load
+    from neupims_sim.trace import KINDS
+    from neupims_sim.workloads.importing import IMPORTERS
+
+    registries = {**simulation.POLICIES, **serving.POLICIES, "trace import": IMPORTERS, "operator kinds": KINDS}
+    return {key: list(registry) for key, registry in registries.items()}
 
 
 def _list_plots(json: bool) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption
 from neupims_sim.cli.output import print_json, print_table
-from neupims_sim.config import Config, RetrievalConfig, TraceFileConfig, config_hash, load_config
+from neupims_sim.config import Config, RetrievalConfig, TraceFileConfig, load_config
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
 
@@ -28,7 +28,7 @@ def run(
     config: ConfigArgument,
     set_: SetOption = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Run directory; results/run-<system>-<hash> unless given.")
+        Path | None, typer.Option(metavar="DIR", help="Run directory; results/run-<configuration>-<hash> unless given.")
     ] = None,
     json: JsonOption = False,
     timeline: Annotated[
@@ -47,13 +47,20 @@ def run(
     The directory holds config.yaml (resolved), result.json, operators.csv, provenance.json and a timeline if asked for. Exit code 1 if the
     simulation cannot make progress.
     """
-    from neupims_sim.simulation import SimulationStalled, Timeline, simulate, write_run  # here: slow to load
+    from neupims_sim.simulation import (  # here: slow to load
+        Origin,
+        SimulationStalled,
+        Timeline,
+        check_run_directory,
+        simulate,
+        write_run,
+    )
 
     window = None if timeline_window is None else _window(timeline_window)
     resolved = load_config(config, set_ or ())
-    directory = out or Path("results") / f"run-{resolved.system}-{config_hash(resolved)}"
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"--out {directory}: exists and is not a directory")
+    origin = Origin.of(config, set_ or ())
+    directory = out or origin.directory("run", resolved)
+    check_run_directory(directory, f"--out {directory}" if out else "")
     watcher = Timeline(window) if timeline or window is not None else None
     begin = time.perf_counter()
     try:
@@ -62,13 +69,11 @@ def run(
     except SimulationStalled as stalled:
         typer.echo(f"error: the simulation stalled: {stalled}", err=True)
         raise typer.Exit(1) from None
-    write_run(result, resolved, directory, time.perf_counter() - begin)
-    if watcher is not None:
-        watcher.write(directory / "timeline.json.gz")
+    write_run(result, resolved, directory, time.perf_counter() - begin, watcher, origin)
     if json:
         print_json(result.to_json())
     else:
-        _print_result(resolved, result)
+        _print_result(origin.name, resolved, result)
     typer.echo(f"results in {label(directory)}", err=True)
 
 
@@ -110,7 +115,12 @@ def _subject(config: Config) -> str:
     return config.model.name
 
 
-def _print_result(config: Config, result: Result) -> None:
+def titled(name: str, config: Config) -> str:
+    """A configuration's name and its system."""
+    return name if name == config.system else f"{name} ({config.system})"
+
+
+def _print_result(name: str, config: Config, result: Result) -> None:
     run, block = _WORDS.get(config.workload.kind, ("trace", "trace"))
     repeated = "layers" if config.workload.kind == "llm" else "repetitions"
     stages = [(f"stage {name}", cycles, "cycles") for name, cycles in result.stages.items()]
@@ -150,7 +160,7 @@ def _print_result(config: Config, result: Result) -> None:
     slowest = sorted(result.operator_cycles.items(), key=lambda item: -item[1])[:_SHOWN_OPERATORS]
     rows += [(f"operator {name}", cycles, "cycles") for name, cycles in slowest]
     title = (
-        f"{config.system}: {_subject(config)}, batch {result.batch_size}, preset {config.preset}, interleaving "
+        f"{titled(name, config)}: {_subject(config)}, batch {result.batch_size}, preset {config.preset}, interleaving "
         f"{result.interleaving}, {result.simulated_layers} of {result.layers} {repeated} simulated"
     )
     print_table(("metric", "value", "unit"), rows, title)

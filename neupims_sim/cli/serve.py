@@ -10,8 +10,8 @@ import typer
 
 from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption
 from neupims_sim.cli.output import print_json, print_table
-from neupims_sim.cli.run import spinner
-from neupims_sim.config import Config, config_hash, load_config
+from neupims_sim.cli.run import spinner, titled
+from neupims_sim.config import Config, load_config
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
 
@@ -43,7 +43,8 @@ def serve(
     ] = None,
     set_: SetOption = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Run directory; results/serve-<system>-<hash> unless given.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Run directory; results/serve-<configuration>-<hash> unless given."),
     ] = None,
     json: JsonOption = False,
     iterations: Annotated[
@@ -62,8 +63,8 @@ def serve(
 ) -> None:
     """Serve requests that arrive over time, print latencies and rates, and write a run directory.
 
-    The directory holds config.yaml (resolved), result.json, requests.csv with the times of every request, and iterations.jsonl if asked
-    for. With --find-rate it holds the last run that kept the limits.
+    The directory holds config.yaml (resolved), result.json, requests.csv with the times of every request, provenance.json, and
+    iterations.jsonl if asked for. With --find-rate it holds the last run that kept the limits.
     """
     from neupims_sim.serving import (
         ServingStalledError,  # here: slow to load
@@ -72,6 +73,7 @@ def serve(
     )
     from neupims_sim.serving import find_rate as search
     from neupims_sim.serving.output import iteration_writer, write_serving_run
+    from neupims_sim.simulation import Origin, check_run_directory, run_directory
 
     limits = None if find_rate is None else parse_limits(find_rate)
     if limits is not None and iterations:
@@ -81,29 +83,30 @@ def serve(
     if requests is not None:
         overrides.append(f"serving.requests.path={str(requests)!r}")
     resolved = load_config(config, overrides)
-    directory = out or Path("results") / f"serve-{resolved.system}-{config_hash(resolved)}"
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"--out {directory}: exists and is not a directory")
-    writer = iteration_writer(directory / "iterations.jsonl") if iterations else nullcontext(None)
+    origin = Origin.of(config, overrides)
+    directory = out or origin.directory("serve", resolved)
+    check_run_directory(directory, f"--out {directory}" if out else "")
     found = None
-    try:
-        if limits is not None:
-            found = search(resolved, limits, seeds, on_run=_tell_run)
-            result = found.result
-        else:
-            with spinner(f"serving on {resolved.system}"), writer as on_iteration:
-                result = serve(resolved, on_iteration)
-    except ServingStalledError as stalled:
-        typer.echo(f"error: serving stalled: {stalled}", err=True)
-        raise typer.Exit(1) from None
-    content = result.to_json() | ({} if found is None else {"find_rate": found.to_json()})
-    write_serving_run(result, content, resolved, directory)
+    with run_directory(directory, resolved, origin=origin) as folder:
+        writer = iteration_writer(folder) if iterations else nullcontext(None)
+        try:
+            if limits is not None:
+                found = search(resolved, limits, seeds, on_run=_tell_run)
+                result = found.result
+            else:
+                with spinner(f"serving on {resolved.system}"), writer as on_iteration:
+                    result = serve(resolved, on_iteration)
+        except ServingStalledError as stalled:
+            typer.echo(f"error: serving stalled: {stalled}", err=True)
+            raise typer.Exit(1) from None
+        content = result.to_json() | ({} if found is None else {"find_rate": found.to_json()})
+        write_serving_run(result, content, folder)
     for note in result.notes:
         typer.echo(f"note: {note}", err=True)
     if json:
         print_json(content)
     else:
-        _print_result(resolved, result)
+        _print_result(origin.name, resolved, result)
         if found is not None:
             interval = "" if found.ci95 is None else f" +- {found.ci95:.3g} (95 % confidence, {len(found.rates)} seeds)"
             typer.echo(f"highest rate within {find_rate}: {found.rate:.4g}{interval} requests/s")
@@ -114,10 +117,10 @@ def _tell_run(seed: int, rate: float, kept: bool) -> None:
     typer.echo(f"seed {seed}: {rate:.4g} requests/s {'keeps' if kept else 'breaks'} the limits", err=True)
 
 
-def _print_result(config: Config, result: ServingResult) -> None:
+def _print_result(name: str, config: Config, result: ServingResult) -> None:
     metrics, steady = result.metrics, result.metrics["steady_state"]
     title = (
-        f"{config.system}: {config.model.name}, {metrics['completed']:,} of {metrics['injected']:,} requests in "
+        f"{titled(name, config)}: {config.model.name}, {metrics['completed']:,} of {metrics['injected']:,} requests in "
         f"{metrics['duration_s']:,.1f} s, {config.serving.scheduler.policy}"
     )
     rows: list[tuple[str, object, object, str]] = []

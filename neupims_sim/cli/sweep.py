@@ -6,7 +6,7 @@ import io
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from neupims_sim.cli.output import print_table
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
 from neupims_sim.interruption import exit_code
@@ -26,6 +27,7 @@ from neupims_sim.sweeps import Progress, Sweep, read_sweep
 from neupims_sim.sweeps import sweep as run_sweep
 from neupims_sim.sweeps.derivation import expression_problem
 from neupims_sim.sweeps.failures import Failure, grouped
+from neupims_sim.sweeps.overview import find_results, is_sweep
 from neupims_sim.sweeps.points import place_text
 from neupims_sim.sweeps.store import count_other_code, load_text, parse_table, read_tracebacks
 from neupims_sim.sweeps.tables import format_cell
@@ -118,7 +120,12 @@ def tell_failures(definition: Sweep, table: pd.DataFrame) -> int:
 
 
 def results(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Results folder of a sweep.")],
+    directory: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]", help="Results folder of a sweep, or one with runs and sweeps. [default: results]"
+        ),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(metavar="F", help="Also write the unrounded table to this file.")] = None,
     parquet: Annotated[Path | None, typer.Option(metavar="F", help="The same as Parquet; needs pyarrow.")] = None,
     where: Annotated[
@@ -127,7 +134,12 @@ def results(
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="List the failed points with their tracebacks.")] = False,
 ) -> None:
-    """Print the results of a sweep."""
+    """Print the results of a sweep, or list the runs and sweeps in a folder: configuration, date, headline figure."""
+    if directory is None or (find_results(directory) and not is_sweep(directory)):
+        _print_overview(
+            directory or Path("results"), {"csv": csv, "parquet": parquet, "where": where, "failed": failed}
+        )
+        return
     definition, text = load_text(directory)
     table = parse_table(text, definition.text_axes)
     chosen = pd.Series(True, index=table.index) if where is None else _chosen(table, where)
@@ -148,6 +160,19 @@ def results(
         _print_table(definition, table[chosen])
         tell_failures(definition, table[chosen])
     _tell_other_code(directory)
+
+
+def _print_overview(folder: Path, options: Mapping[str, object]) -> None:
+    """The runs and sweeps in a folder; the options are those of a single sweep."""
+    for name, value in options.items():
+        if value:
+            raise InputError(f"results: --{name} is about a sweep; name its folder")
+    found = find_results(folder)
+    if not found:
+        typer.echo(f"no runs or sweeps in {label(folder)}", err=True)
+        return
+    rows = [(label(e.folder), e.configuration, f"{e.finished:%Y-%m-%d %H:%M}", e.headline) for e in found]
+    print_table(("folder", "configuration", "finished", "result"), rows)
 
 
 def _chosen(table: pd.DataFrame, where: str) -> pd.Series[bool]:

@@ -12,6 +12,9 @@ from pydantic import BaseModel
 from neupims_sim.config import yaml_text
 from neupims_sim.config.schema import Config
 
+RESOLVED = "# Resolved configuration"
+"""How files with a resolved configuration begin."""
+
 
 def config_hash(config: Config) -> str:
     """16 hexadecimal digits of the SHA-256 of the resolved tree: equal trees have equal hashes, however they were written.
@@ -24,7 +27,7 @@ def config_hash(config: Config) -> str:
 def dump_config(config: Config) -> str:
     """The resolved tree as YAML; loading it gives ``config`` again, since every key is explicit and so wins over the preset."""
     return (
-        f"# Resolved configuration {config_hash(config)}.\n"
+        f"{RESOLVED} {config_hash(config)}.\n"
         "# Every key is explicit and so wins over the preset: changing `preset` alone changes no other.\n"
         f"{dump_tree(config.model_dump(mode='json'))}"
     )

@@ -25,10 +25,10 @@ from neupims_sim.report.content import (
     with_shares,
 )
 from neupims_sim.report.timelines import find_timelines
+from neupims_sim.simulation.directory import CONFIG, OPERATORS, PROVENANCE, RESULT
 from neupims_sim.sweeps import Labels
 from neupims_sim.sweeps.store import scalars
 
-CONFIG, RESULT, OPERATORS, PROVENANCE = "config.yaml", "result.json", "operators.csv", "provenance.json"
 MAX_OPERATORS = 2_000
 """Rows of operators.csv that the page lists; all count in the summary of operators."""
 
@@ -79,7 +79,7 @@ def read_run_page(directory: Path, output: Path) -> RunPage:
     operators = [_operator_totals(totals), _operators(records)] if totals else []
     bars = [_shares(result), _cycles(result, "stages", "Stages", "Stage"), _energy(result)]
     return RunPage(
-        title=_title(config, result),
+        title=_title(provenance.get("configuration"), config, result),
         name=directory.absolute().name,
         facts=_headline(result, config),
         bars=[table for table in bars if table.rows],
@@ -107,10 +107,13 @@ def _section(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _title(config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+def _title(name: object, config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """The configuration's name, where it is not its system's; system, model, workload and batch."""
     model, workload = _section(config, "model").get("name"), _section(config, "workload").get("name")
-    parts = [Labels().value("system", config.get("system", "run")), *filter(None, (model, workload))]
-    return ", ".join(map(str, parts)) + (f", batch {result['batch_size']}" if "batch_size" in result else "")
+    system = Labels().value("system", config.get("system", "run"))
+    own = name if name != config.get("system") else None
+    text = ", ".join(str(part) for part in (own, system, model, workload) if part)
+    return text + (f", batch {result['batch_size']}" if "batch_size" in result else "")
 
 
 def _headline(result: Mapping[str, Any], config: Mapping[str, Any]) -> list[Fact]:
@@ -264,6 +267,8 @@ def _integer(text: str | None) -> Cell:
 
 def _provenance(directory: Path, stored: Mapping[str, Any]) -> Provenance:
     facts = environment_facts(stored)
+    if isinstance(stored.get("overrides"), list) and stored["overrides"]:
+        facts.append(Fact("Overrides", " ".join(map(str, stored["overrides"])), code=True))
     for key in ("seed", "config_hash", "finished"):
         if key in stored:
             facts.append(Fact(key.replace("_", " ").capitalize(), str(stored[key]), code=key == "config_hash"))

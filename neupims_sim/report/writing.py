@@ -13,8 +13,9 @@ from markupsafe import Markup
 import neupims_sim
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
-from neupims_sim.report.runs import CONFIG, RESULT, RunPage, read_run_page
+from neupims_sim.report.runs import RunPage, read_run_page
 from neupims_sim.report.sweeps import SweepPage, read_sweep_page
+from neupims_sim.simulation.directory import CONFIG, RESULT
 from neupims_sim.sweeps.database import FILE
 from neupims_sim.sweeps.store import SWEEP, TABLE
 from neupims_sim.writing import write_text

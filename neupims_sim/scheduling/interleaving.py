@@ -73,7 +73,7 @@ def _own_interleaving(found: Any, what: str) -> Interleaving:
 
 
 INTERLEAVINGS: Registry[Interleaving] = Registry(
-    "interleaving", "neupims_sim.scheduling", key="scheduling.interleaving", adopt=_own_interleaving
+    "interleaving", "neupims_sim.scheduling", key="scheduling.interleaving", adopt=_own_interleaving, rules=("auto",)
 )
 
 

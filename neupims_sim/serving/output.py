@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from neupims_sim.config import Config, dump_config
 from neupims_sim.serving import metrics
 from neupims_sim.serving.clock import TICKS_PER_S
 from neupims_sim.serving.records import NEVER, RequestRecords
 from neupims_sim.serving.server import IterationRecord, ServingResult
-from neupims_sim.writing import replaced, write_text
+from neupims_sim.simulation.directory import ITERATIONS, REQUESTS, RESULT
 
 _TIMES = {
     "arrived": "arrival_s",
@@ -43,20 +42,14 @@ def request_table(records: RequestRecords) -> pd.DataFrame:
     return table
 
 
-def write_serving_run(result: ServingResult, content: Mapping[str, Any], config: Config, directory: Path) -> None:
-    """Write config.yaml, result.json with ``content``, and requests.csv; raises InputError if one cannot be written."""
-    with replaced(directory / "config.yaml") as temporary:
-        directory.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(dump_config(config), encoding="utf-8")
-    write_text(directory / "result.json", json.dumps(content, indent=2) + "\n")
-    with replaced(directory / "requests.csv") as temporary:
-        request_table(result.records).to_csv(temporary, index=False, float_format="%.12g")
+def write_serving_run(result: ServingResult, content: Mapping[str, Any], folder: Path) -> None:
+    """Write result.json with ``content`` and requests.csv into the folder of a run."""
+    (folder / RESULT).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="")
+    request_table(result.records).to_csv(folder / REQUESTS, index=False, float_format="%.12g")
 
 
 @contextmanager
-def iteration_writer(path: Path) -> Iterator[Callable[[IterationRecord], None]]:
-    """A function that appends a record as a line of ``path``, which is there when the block has ended without an exception."""
-    with replaced(path) as temporary:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            yield lambda record: print(json.dumps(record), file=file)
+def iteration_writer(folder: Path) -> Iterator[Callable[[IterationRecord], None]]:
+    """A function that appends a record as a line of iterations.jsonl."""
+    with (folder / ITERATIONS).open("w", encoding="utf-8") as file:
+        yield lambda record: print(json.dumps(record), file=file)

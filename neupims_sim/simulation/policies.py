@@ -30,7 +30,7 @@ def check_config_names(config: Config) -> None:
     """Raise InputError, with the nearest name, unless every policy that the configuration names exists."""
     for key, registry in POLICIES.items():
         name = attrgetter(key)(config)
-        if key == "scheduling.interleaving" and name == "auto":
+        if name in registry.rules:
             continue
         try:
             registry[name]

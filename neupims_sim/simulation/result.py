@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from neupims_sim.config import Config, config_hash, dump_config
-from neupims_sim.simulation.environment import environment
+from neupims_sim.config import Config
+from neupims_sim.simulation.directory import OPERATORS, RESULT, TIMELINE, Origin, run_directory
 from neupims_sim.simulation.observations import Observations, OperatorRecord
-from neupims_sim.writing import replaced, write_text
+from neupims_sim.simulation.timeline import Timeline
 
 
 @dataclass(frozen=True)
@@ -64,20 +63,23 @@ def memory_joules(energy: Mapping[str, float]) -> float:
     return sum(joules for cause, joules in energy.items() if not cause.startswith("npu_"))
 
 
-def write_run(result: Result, config: Config, directory: Path, wall_seconds: float) -> None:
-    """Write config.yaml, result.json, operators.csv and provenance.json; raises InputError if one cannot be written."""
-    with replaced(directory / "config.yaml") as temporary:
-        directory.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(dump_config(config), encoding="utf-8")
-    write_text(directory / "result.json", json.dumps(result.to_json(), indent=2) + "\n")
-    with replaced(directory / "operators.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(OperatorRecord.__dataclass_fields__), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(record) for record in result.observations.operators)
-    provenance = environment() | {
-        "seed": config.seed,
-        "config_hash": config_hash(config),
-        "wall_seconds": round(wall_seconds, 3),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-    write_text(directory / "provenance.json", json.dumps(provenance, indent=2) + "\n")
+def write_run(
+    result: Result,
+    config: Config,
+    directory: Path,
+    wall_seconds: float,
+    timeline: Timeline | None = None,
+    origin: Origin | None = None,
+) -> None:
+    """Write a run directory (`neupims_sim.simulation.directory`): config.yaml, result.json, operators.csv, provenance.json.
+
+    With ``timeline`` also timeline.json.gz. Raises InputError if one cannot be written; the directory is then as it was.
+    """
+    with run_directory(directory, config, wall_seconds, origin) as folder:
+        (folder / RESULT).write_text(json.dumps(result.to_json(), indent=2) + "\n", encoding="utf-8", newline="")
+        with (folder / OPERATORS).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(OperatorRecord.__dataclass_fields__), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(asdict(record) for record in result.observations.operators)
+        if timeline is not None:
+            timeline.write(folder / TIMELINE)
