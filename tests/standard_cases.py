@@ -147,7 +147,8 @@ def variants(name: str) -> Iterator[Variant]:
                     "speed": speed,
                     "organization.ranks": 2,
                     # as many banks as before, where two ranks would be more than a channel may have
-                    "organization.bank_groups": table.organization.bank_groups // (2 if table.organization.banks > 32 else 1),
+                    "organization.bank_groups": table.organization.bank_groups
+                    // (2 if table.organization.banks > 32 else 1),
                     "row_buffers": kind,
                     "controller.refresh": refresh,
                 }
