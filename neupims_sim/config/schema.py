@@ -425,9 +425,10 @@ class GpuConfig(Section):
 class MappingConfig(Section):
     """Modelling assumptions of how operators become work (see ``docs/architecture.md``)."""
 
-    npu_attention: Literal["pipelined", "serial"] = "pipelined"
-    """Attention on the NPU: K/V streamed at memory bandwidth over all requests, or request by request and head by head,
-    each GEMV drained."""
+    npu_attention: Literal["split", "pipelined", "serial"] = "split"
+    """Attention of the decode phase on the NPU. split: blocks of tokens of any head and request on any array, in steps of at
+    most a quarter of the scratchpad; pipelined: the K, then the V of a request is one step, and an array has a whole head; serial:
+    request by request and head by head, each GEMV drained (assumption of the published artifact)."""
     gemm_loops: Literal["fastest", "least_traffic", "token_blocks"] = "fastest"
     """How a GEMM is cut into tiles. fastest: whatever takes the least time, then the least DRAM traffic; least_traffic: the other way
     round; token_blocks: blocks of tokens outermost and all weights loaded during the first (assumption of the published artifact:

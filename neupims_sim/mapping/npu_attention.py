@@ -1,15 +1,29 @@
-"""Decode attention on the NPU: K and V stream through the systolic arrays, request by request."""
+"""Decode attention on the NPU: K and V stream through the systolic arrays.
+
+``split`` (flash-decoding; Dao et al., "Flash-Decoding for long-context inference", 2023) cuts the context of every request and K/V
+head into blocks of as many tokens as lie on an array, and hands blocks of any head and request to the arrays, so that all of
+them work however few heads there are. A *step* is as many blocks as fit in a quarter of the scratchpad: two steps load and
+wait while one computes and one is in the softmax. It loads their K and V, multiplies q K^T, takes the softmax of its own tokens,
+multiplies by V, and adds to what earlier steps made of the same head, rescaled to the common maximum. So no step needs a
+whole K or V.
+
+The other two are assumptions of earlier models: ``pipelined`` and ``serial`` take the K, then the V of a request as one step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from neupims_sim.config.schema import MappingConfig, NpuConfig
-from neupims_sim.npu import Gemm, array_occupancy, vector_cycles
+from neupims_sim.npu import Gemm, array_occupancy, operation_cycles, rows_cycles, vector_cycles
 from neupims_sim.npu.systolic import ceil_div
 from neupims_sim.npu.vector import adder_tree_passes
 
@@ -58,6 +72,99 @@ def plan_npu_attention(
         softmax_cycles=softmax,
         macs=int(2 * sum(contexts) * heads * head_size),
     )
+
+
+@dataclass(frozen=True)
+class SplitAttention:
+    """Attention of several requests in steps of alike size (``npu.device.AttentionSteps``), one entry per step."""
+
+    room_bytes: Int64Array
+    """K, V and logits of the step's blocks."""
+    load_bytes: Int64Array
+    logits_cycles: Int64Array
+    softmax_cycles: Int64Array
+    """Vector units: softmax of the step's tokens, and adding up what arrays and earlier steps made of the same heads."""
+    attend_cycles: Int64Array
+    store_bytes: Int64Array
+    drain_cycles: Int64Array
+    macs: int
+
+
+class _Block(NamedTuple):
+    """Consecutive tokens of one K/V head of one request: work for one array at a time."""
+
+    request: int
+    head: int
+    tokens: int
+
+
+def plan_split_attention(
+    contexts: Sequence[int], heads: int, kv_heads: int, head_size: int, npu: NpuConfig
+) -> SplitAttention:
+    """Plan one layer's attention of requests with the given context lengths on one device's shard of heads."""
+    group = heads // kv_heads
+    token_bytes = (2 * head_size + group) * npu.element_bytes
+    room = npu.scratchpad_bytes // 4
+    block_tokens = max(1, min(max(npu.systolic.rows, npu.systolic.columns), room // token_bytes))
+    steps = list(_steps(contexts, kv_heads, block_tokens, max(1, room // token_bytes)))
+    tokens = np.array([sum(block.tokens for block in step) for step in steps], dtype=np.int64)
+    size = min(max(contexts), block_tokens)
+    drains = (
+        array_occupancy(gemm, npu.systolic).latency_cycles
+        for gemm in (Gemm(group, head_size, size), Gemm(group, size, head_size))
+    )
+    return SplitAttention(
+        room_bytes=tokens * token_bytes,
+        load_bytes=tokens * 2 * head_size * npu.element_bytes,
+        logits_cycles=_busiest_array(steps, npu, lambda block: Gemm(group, head_size, block.tokens)),
+        softmax_cycles=np.array([_vector_cycles(step, group, head_size, npu) for step in steps], dtype=np.int64),
+        attend_cycles=_busiest_array(steps, npu, lambda block: Gemm(group, block.tokens, head_size)),
+        store_bytes=np.zeros_like(tokens),
+        drain_cycles=np.full_like(tokens, max(0, *drains)),
+        macs=int(2 * sum(contexts) * heads * head_size),
+    )
+
+
+def _steps(contexts: Sequence[int], kv_heads: int, block_tokens: int, step_tokens: int) -> Iterator[list[_Block]]:
+    """Blocks request by request and head by head, at most ``step_tokens`` tokens at a time."""
+    step: list[_Block] = []
+    taken = 0
+    for request, context in enumerate(contexts):
+        for head in range(kv_heads):
+            for first in range(0, context, block_tokens):
+                block = _Block(request, head, min(block_tokens, context - first))
+                if taken + block.tokens > step_tokens:
+                    yield step
+                    step, taken = [], 0
+                step.append(block)
+                taken += block.tokens
+    yield step
+
+
+def _busiest_array(steps: Sequence[Sequence[_Block]], npu: NpuConfig, product: Callable[[_Block], Gemm]) -> Int64Array:
+    """Cycles of each step until the last array has done its blocks, the longest first to whoever is free."""
+    busy = functools.cache(lambda gemm: array_occupancy(gemm, npu.systolic).busy_cycles)
+    longest = []
+    for step in steps:
+        free = [0] * npu.systolic.arrays
+        for cycles in sorted((busy(product(block)) for block in step), reverse=True):
+            heapq.heapreplace(free, free[0] + cycles)
+        longest.append(max(free))
+    return np.array(longest, dtype=np.int64)
+
+
+def _vector_cycles(step: Sequence[_Block], group: int, head_size: int, npu: NpuConfig) -> int:
+    """Softmax over a step's tokens of each head, and the sums: one per further array that worked on the head, and one,
+    rescaled, with the result of earlier steps."""
+    tokens: Counter[tuple[int, int]] = Counter()
+    blocks: Counter[tuple[int, int]] = Counter()
+    for block in step:
+        tokens[block.request, block.head] += block.tokens
+        blocks[block.request, block.head] += 1
+    rows = [width for width in tokens.values() for _ in range(group)]
+    sums = sum(min(count, npu.systolic.arrays) for count in blocks.values()) * group * head_size
+    rescaled = len(blocks) * group * head_size
+    return rows_cycles("softmax", npu.vector, rows) + operation_cycles({"add": sums, "multiply": rescaled}, npu.vector)
 
 
 def serial_head_cycles(tokens: int, npu: NpuConfig) -> int:

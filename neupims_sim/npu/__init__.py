@@ -2,7 +2,7 @@
 
 from neupims_sim.npu.sharing import Part, SharedGemm, share_gemm, sharing_policies
 from neupims_sim.npu.systolic import Gemm, Occupancy, array_occupancy, utilization
-from neupims_sim.npu.vector import Recipe, operation_cycles, row_recipes, softmax_occupancy, vector_cycles
+from neupims_sim.npu.vector import Recipe, operation_cycles, row_recipes, rows_cycles, softmax_occupancy, vector_cycles
 
 __all__ = [
     "Gemm",
@@ -13,6 +13,7 @@ __all__ = [
     "array_occupancy",
     "operation_cycles",
     "row_recipes",
+    "rows_cycles",
     "share_gemm",
     "sharing_policies",
     "softmax_occupancy",

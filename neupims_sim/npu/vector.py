@@ -8,7 +8,7 @@ unit: they are *recipes*, the steps on every vector and those once per row. A ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from neupims_sim.config.schema import VectorConfig
@@ -84,6 +84,14 @@ def vector_cycles(
     recipe = row_recipes[op]
     row = ceil_div(width, config.lanes) * _sum(recipe.per_vector, config) + _sum(recipe.per_row, config)
     return ceil_div(rows, config.units) * row + config.pipeline_latency_cycles
+
+
+def rows_cycles(op: str, config: VectorConfig, widths: Sequence[int]) -> int:
+    """Cycles of a recipe on rows of different widths that share the units evenly, a row staying on one unit."""
+    if config.cost_model == "asplos24":
+        return sum(vector_cycles(op, config, rows=1, width=width) for width in widths)
+    rows = [vector_cycles(op, config, rows=1, width=width) - config.pipeline_latency_cycles for width in widths]
+    return max(max(rows), ceil_div(sum(rows), config.units)) + config.pipeline_latency_cycles
 
 
 def softmax_occupancy(config: VectorConfig, *, rows: int, width: int) -> tuple[int, int]:

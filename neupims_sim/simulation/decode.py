@@ -9,7 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from neupims_sim.config import ModelConfig
-from neupims_sim.mapping.npu_attention import plan_npu_attention
+from neupims_sim.mapping.npu_attention import (
+    SplitAttention,
+    StreamedAttention,
+    plan_npu_attention,
+    plan_split_attention,
+)
 from neupims_sim.mapping.operators import map_phase
 from neupims_sim.mapping.pim_attention import AttentionLayout
 from neupims_sim.mapping.placement import Placement
@@ -137,17 +142,22 @@ class SubBatchRun:
     def _npu_attention(self, layer: int) -> Process:
         """K and V stream through the arrays; softmaxes run beside them."""
         start = int(self._env.now)
-        plan = plan_npu_attention(
-            self._contexts, self._heads, self._kv_heads, self._head_size, self._config.npu, self._config.mapping
-        )
-        cache = Region(self._placement.address(f"{self._index}.kv_cache"), int(plan.weight_bytes.sum()))
+        shard = self._contexts, self._heads, self._kv_heads, self._head_size
+        cache_bytes = 2 * sum(self._contexts) * self._kv_heads * self._head_size * self._config.npu.element_bytes
+        cache = Region(self._placement.address(f"{self._index}.kv_cache"), cache_bytes)
         nothing = Region(0, 0)
         now = self._env.event().succeed()
-        parts = [
-            self._npu.gemm("attention", plan, weights=cache, activations=nothing, output=nothing, ready=now),
-            self._npu.vector("softmax", plan.softmax_cycles, ready=now),
-        ]
-        yield self._env.all_of([self._env.process(part) for part in parts])
+        plan: SplitAttention | StreamedAttention
+        if self._config.mapping.npu_attention == "split":
+            plan = plan_split_attention(*shard, self._config.npu)
+            yield from self._npu.attention("attention", plan, source=cache, output=nothing, ready=now)
+        else:
+            plan = plan_npu_attention(*shard, self._config.npu, self._config.mapping)
+            parts = [
+                self._npu.gemm("attention", plan, weights=cache, activations=nothing, output=nothing, ready=now),
+                self._npu.vector("softmax", plan.softmax_cycles, ready=now),
+            ]
+            yield self._env.all_of([self._env.process(part) for part in parts])
         if not self._config.mapping.keep_activations_on_chip:
             region = self._run.region(self._attended)
             yield self._npu.transfer(WRITE, *region.take(self._attended.bytes), "attention")
