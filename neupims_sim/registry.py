@@ -80,8 +80,9 @@ class Registry(Generic[T]):
             raise InputError(f"{self.key}={name!r} is offered by {owners}; name one as package.module:name")
         if offered:
             return self._own(offered[0])
-        own = "" if self._adopt is None else "; one of your own is named package.module:name"
-        raise InputError(f"unknown {self.kind} {shown(name)}; {suggestion(name, self)}{own}")
+        allowed = suggestion(name, self)
+        own = "" if self._adopt is None or "; did you mean" in allowed else "; one of your own is named package.module:name"
+        raise InputError(f"unknown {self.kind} {shown(name)}; {allowed}{own}")
 
     def module(self, name: str) -> str | None:
         """The module that an entry of an installed package or of the user comes from; None for one of ours."""

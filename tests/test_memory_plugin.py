@@ -155,7 +155,7 @@ def test_an_unknown_model_is_told_the_nearest_name_of_all_packages(site: Path) -
     install(site, "fancy", MODELS + "reram = fancy:ReRam\n")
     with pytest.raises(InputError, match=r"unknown memory model 'reran'; allowed: .*command.*; did you mean reram\?"):
         MEMORY_MODELS["reran"]
-    with pytest.raises(InputError, match=r"did you mean command\?; one of your own is named package\.module:name"):
+    with pytest.raises(InputError, match=r"did you mean command\?$"):
         MEMORY_MODELS["comand"]
 
 
