@@ -81,7 +81,11 @@ class Registry(Generic[T]):
         if offered:
             return self._own(offered[0])
         allowed = suggestion(name, self)
-        own = "" if self._adopt is None or "; did you mean" in allowed else "; one of your own is named package.module:name"
+        own = (
+            ""
+            if self._adopt is None or "; did you mean" in allowed
+            else "; one of your own is named package.module:name"
+        )
         raise InputError(f"unknown {self.kind} {shown(name)}; {allowed}{own}")
 
     def module(self, name: str) -> str | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Any
+
+from neupims_sim.errors import shown
 
 _BYTES = {
     "B": 1,
@@ -16,7 +19,7 @@ _BYTES = {
     "GIB": 2**30,
     "TIB": 2**40,
 }
-_NUMBER = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*")
+_NUMBER = re.compile(r"\s*([0-9][0-9_]{0,30}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,2})?)\s*([A-Za-z]*)\s*")
 
 
 def parse_bytes(value: Any) -> Any:
@@ -25,10 +28,10 @@ def parse_bytes(value: Any) -> Any:
         return value
     match = _NUMBER.fullmatch(value)
     if match is None or match[2].upper() not in _BYTES | {"": 1}:
-        raise ValueError(f"{value!r} is not a size; write a number of bytes or e.g. '1 MiB', '32 GB'")
-    size = float(match[1].replace("_", "")) * (_BYTES | {"": 1})[match[2].upper()]
-    if size != int(size):
-        raise ValueError(f"{value!r} is not a whole number of bytes")
+        raise ValueError(f"{shown(value)} is not a size; write a number of bytes or e.g. '1 MiB', '32 GB'")
+    size = Fraction(match[1].replace("_", "")) * (_BYTES | {"": 1})[match[2].upper()]
+    if size.denominator != 1:
+        raise ValueError(f"{shown(value)} is not a whole number of bytes")
     return int(size)
 
 
@@ -40,7 +43,7 @@ def parse_image_size(value: Any) -> Any:
         return value
     match = re.fullmatch(r"([0-9]{1,6})(?:x([0-9]{1,6}))?", value)
     if match is None:
-        raise ValueError(f"{value!r} is neither a side nor HEIGHTxWIDTH, e.g. 224 or 768x1024")
+        raise ValueError(f"{shown(value)} is neither a side nor HEIGHTxWIDTH, e.g. 224 or 768x1024")
     return int(match[1]), int(match[2] or match[1])
 
 

@@ -134,7 +134,11 @@ def test_the_command_line_finds_it_too(folder: Path, capsys: Captured) -> None:
         ("scheduling.interleaving", "mine.policies:number", "is neither an Interleaving nor a function that yields"),
         ("scheduling.interleaving", "mine.policies:nothing", "ended without any work done"),
         ("memory.model", "mine.policies:number", r"is not a subclass of neupims_sim\.memory\.MemoryModel"),
-        ("scheduling.partition", "xyz", r"allowed: balanced, positional; one of your own is named package\.module:name$"),
+        (
+            "scheduling.partition",
+            "xyz",
+            r"allowed: balanced, positional; one of your own is named package\.module:name$",
+        ),
         ("memory.controller.scheduling", "mine.policies:number", "allowed: bank_round_robin, fcfs, fr_fcfs"),
     ],
 )

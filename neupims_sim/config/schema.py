@@ -9,20 +9,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from neupims_sim.config.memory import MemoryConfig, NonNegativeFloat
+from neupims_sim.config.bounds import (
+    MOST_SEED,
+    Bandwidth,
+    Bytes,
+    Classes,
+    Clock,
+    Count,
+    Cycles,
+    FlopRate,
+    ImageSize,
+    Layers,
+    Name,
+    Nanoseconds,
+    Number,
+    PathText,
+    Picojoules,
+    PositiveCycles,
+    Seed,
+    Share,
+    Tokens,
+    Vectors,
+    Whole,
+    Width,
+)
+from neupims_sim.config.memory import MemoryConfig
 from neupims_sim.config.serving import ServingConfig
-from neupims_sim.units import parse_bytes, parse_image_size
-
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(gt=0, le=1)]
-Bytes = Annotated[PositiveInt, BeforeValidator(parse_bytes)]
-"""A capacity in bytes; YAML may write ``1 MiB``."""
-ImageSize = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(parse_image_size)]
-"""Height and width, pixels; YAML may write ``224`` or ``768x1024``."""
 
 
 class Section(BaseModel):
@@ -37,22 +51,22 @@ class ModelConfig(Section):
     ``kv_heads < heads`` is grouped-query attention; ``ffn: gated`` is SwiGLU with three matrices.
     """
 
-    name: str
+    name: Name
     family: Literal["decoder"] = "decoder"
-    layers: PositiveInt
-    heads: PositiveInt
-    kv_heads: PositiveInt
-    d_model: PositiveInt
-    d_ff: PositiveInt
-    vocabulary: PositiveInt
-    head_size: PositiveInt
+    layers: Layers
+    heads: Width
+    kv_heads: Width
+    d_model: Width
+    d_ff: Annotated[int, Whole(1, 2**22)]
+    vocabulary: Classes
+    head_size: Width
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     ffn: Literal["plain", "gated"] = "plain"
     activation: Literal["gelu", "silu"] = "gelu"
     position: Literal["learned", "rotary"] = "learned"
     bias: bool = True
     """Whether linear layers carry a bias vector."""
-    max_positions: PositiveInt = 2048
+    max_positions: Tokens = 2048
     """Longest context the model supports, tokens."""
 
     @model_validator(mode="before")
@@ -73,15 +87,15 @@ class ModelConfig(Section):
 class VitConfig(Section):
     """A vision transformer (Dosovitskiy et al., arXiv 2010.11929): pre-norm encoder blocks, one class token."""
 
-    name: str
+    name: Name
     family: Literal["vit"]
-    layers: PositiveInt
-    heads: PositiveInt
-    d_model: PositiveInt
-    d_ff: PositiveInt
-    patch: PositiveInt
+    layers: Layers
+    heads: Width
+    d_model: Width
+    d_ff: Annotated[int, Whole(1, 2**22)]
+    patch: Annotated[int, Whole(1, 4_096)]
     """Height and width of a patch, pixels."""
-    classes: PositiveInt = 1000
+    classes: Classes = 1000
     """Outputs of the classifier."""
 
     @model_validator(mode="after")
@@ -91,14 +105,18 @@ class VitConfig(Section):
         return self
 
 
+ResnetBlocks = Annotated[int, Whole(1, 1_000)]
+"""Of one stage; ResNet-152 has 36."""
+
+
 class ResnetConfig(Section):
     """A residual network of bottleneck blocks (He et al., arXiv 1512.03385)."""
 
-    name: str
+    name: Name
     family: Literal["resnet"]
-    blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+    blocks: tuple[ResnetBlocks, ResnetBlocks, ResnetBlocks, ResnetBlocks]
     """Blocks of each stage."""
-    classes: PositiveInt = 1000
+    classes: Classes = 1000
     """Outputs of the classifier."""
 
 
@@ -109,20 +127,20 @@ AnyModel = ModelConfig | VitConfig | ResnetConfig
 class WarmupConfig(Section):
     """How a steady-state batch is produced: running requests advance one token per iteration, finished ones are replaced."""
 
-    iterations: NonNegativeInt = 4000
+    iterations: Annotated[int, Whole(0, 1_000_000)] = 4000
     """Iterations before the snapshot; the mean context is stationary after a few output lengths."""
-    max_context_tokens: PositiveInt = 2048
+    max_context_tokens: Tokens = 2048
     """Contexts are capped at this length, tokens."""
 
 
 class IndexConfig(Section):
     """A database of global descriptors in the device's memory, and how it is searched."""
 
-    database: PositiveInt = 1_000_000
+    database: Vectors = 1_000_000
     """Vectors."""
-    dimensions: PositiveInt = 2048
+    dimensions: Width = 2048
     """Elements of a vector."""
-    top_m: PositiveInt = 400
+    top_m: Vectors = 400
     """Results of a query, M."""
 
     @model_validator(mode="after")
@@ -135,7 +153,7 @@ class IndexConfig(Section):
 class BackgroundSearchConfig(IndexConfig):
     """Searches on the same device beside the work that is measured; the next query starts when one ends."""
 
-    in_flight: PositiveInt = 1
+    in_flight: Annotated[int, Whole(1, 4_096)] = 1
     """Queries at a time."""
     turn: Literal["first", "last"] = "last"
     """Where both want PIM on a channel: whether a search goes before or after the work that is measured."""
@@ -144,16 +162,16 @@ class BackgroundSearchConfig(IndexConfig):
 class WorkloadConfig(Section):
     """What is served: a batch of requests to a language model in one phase."""
 
-    name: str
+    name: Name
     kind: Literal["llm"] = "llm"
-    dataset: str = "sharegpt"
+    dataset: Name = "sharegpt"
     """Stem of a length table in ``traces/lengths``."""
-    batch_size: PositiveInt = 256
+    batch_size: Count = 256
     """Requests per iteration of the whole system, or of a pipeline stage (``parallel.batch``)."""
     phase: Literal["decode", "prefill"] = "decode"
-    requests: str | None = None
+    requests: PathText | None = None
     """Path of a request batch CSV (``seq_len,ch_idx``); overrides dataset and batch_size."""
-    context_tokens: PositiveInt | None = None
+    context_tokens: Tokens | None = None
     """Tokens of every request, the one of this iteration included, in place of lengths drawn from the dataset."""
     warmup: WarmupConfig = WarmupConfig()
     lm_head: bool = False
@@ -168,14 +186,14 @@ Pooling = Literal["cls", "average", "max", "gem", "ggem"]
 class ImagesConfig(Section):
     """A batch of images through a vision model."""
 
-    name: str
+    name: Name
     kind: Literal["images"]
-    batch_size: PositiveInt = 64
+    batch_size: Count = 64
     """Images per inference."""
     image_size: ImageSize = (224, 224)
     pooling: Pooling = "cls"
     """Of the tokens of a ViT after the final norm; all but ``cls`` pool the patch tokens. A ResNet has its own."""
-    groups: PositiveInt | None = None
+    groups: Width | None = None
     """Exponents of ``pooling: ggem``; one per head unless given."""
     head: Literal["classifier", "descriptor"] = "classifier"
     """What is asked of the model: classes, or the global descriptor (of a ResNet as SuperGlobal extracts it)."""
@@ -184,9 +202,9 @@ class ImagesConfig(Section):
 class RetrievalConfig(IndexConfig):
     """Queries with images, or with descriptors, against a database: extract, search, rerank."""
 
-    name: str
+    name: Name
     kind: Literal["retrieval"]
-    queries: PositiveInt = 1
+    queries: Count = 1
     """Queries that go through each step together."""
     extract: bool = True
     """Whether the queries are images from which ``model`` extracts the descriptors."""
@@ -199,9 +217,9 @@ class RetrievalConfig(IndexConfig):
 class TraceFileConfig(Section):
     """An operator trace, as it is."""
 
-    name: str
+    name: Name
     kind: Literal["trace"]
-    path: str
+    path: PathText
     """The trace file."""
 
 
@@ -214,18 +232,18 @@ class LinkConfig(Section):
 
     topology: Literal["none", "ring", "tree"] = "none"
     """How an all-reduce goes; ``none``: links are free (assumption, as in the published NeuPIMs artifact)."""
-    bandwidth_gbps: PositiveFloat | None = None
+    bandwidth_gbps: Bandwidth | None = None
     """GB/s (10^9 bytes) per direction and device."""
-    latency_ns: NonNegativeFloat = 0.0
+    latency_ns: Nanoseconds = 0.0
     """Of one hop."""
 
 
 class ParallelConfig(Section):
     """How the model is divided over devices."""
 
-    tensor: PositiveInt = 1
-    pipeline: PositiveInt = 1
-    micro_batches: PositiveInt | None = None
+    tensor: Count = 1
+    pipeline: Count = 1
+    micro_batches: Count | None = None
     """Batches that are in the pipeline at a time; as many as there are stages unless given."""
     batch: Literal["split", "per_stage"] = "split"
     """split: the requests of the workload divide into the micro-batches; per_stage: every micro-batch has as many as the
@@ -236,27 +254,27 @@ class ParallelConfig(Section):
 class SchedulingConfig(Section):
     """Who runs what, when. Every field is the name of a registered policy or a literal."""
 
-    interleaving: str = "auto"
+    interleaving: Name = "auto"
     """Sub-batch interleaving: ``off``; ``lockstep``, the stages A..F with a barrier after each; ``dataflow``, true
     dependencies only; ``auto``, the best known rule; or another registered policy."""
-    auto_min_batch: PositiveInt = 256
+    auto_min_batch: Annotated[int, Whole(1, MOST_SEED)] = 256
     """``interleaving: auto`` interleaves from this batch size up (NeuPIMs paper, section 8)."""
-    channel_assignment: str = "gmlbp"
-    partition: str = "positional"
+    channel_assignment: Name = "gmlbp"
+    partition: Name = "positional"
     barrier: Literal["operator", "request"] = "request"
     """operator: an attention step of all requests ends before the next starts; request: each request on its own."""
-    load_gwrite_cycles: PositiveInt = 100
+    load_gwrite_cycles: PositiveCycles = 100
     """G of the load estimate (NeuPIMs Algorithm 1), cycles per GWRITE."""
-    load_tile_cycles: PositiveInt = 184
+    load_tile_cycles: PositiveCycles = 184
     """T of the load estimate (NeuPIMs Algorithm 1), cycles per PIM tile."""
 
 
 class SystolicConfig(Section):
     """The systolic arrays."""
 
-    arrays: PositiveInt = 8
-    rows: PositiveInt = 128
-    columns: PositiveInt = 128
+    arrays: Count = 8
+    rows: Count = 128
+    columns: Count = 128
     dataflow: Literal["ws", "os", "is"] = "ws"
     """Weight, output or input (activation) stationary."""
     preload: Literal["overlapped", "serial"] = "overlapped"
@@ -264,28 +282,28 @@ class SystolicConfig(Section):
     convention: Literal["scale_sim", "physical"] = "physical"
     """What the end of a product is: physical, the cycles from the first operand to the last sum; scale_sim, the index of
     the last of them, one less, as SCALE-Sim reports it."""
-    sharing: str = "split_n"
+    sharing: Name = "split_n"
     """How the arrays share one GEMM (a registered policy): ``split_n``, ``split_m``, ``best``, ``fused``."""
 
 
 class VectorConfig(Section):
     """The vector units. Costs are cycles per vector of ``lanes`` elements (throughput, pipelined)."""
 
-    units: PositiveInt = 8
-    lanes: PositiveInt = 128
-    add_cycles: NonNegativeInt = 1
-    multiply_cycles: NonNegativeInt = 1
-    compare_cycles: NonNegativeInt = 1
-    divide_cycles: NonNegativeInt = 4
-    sqrt_cycles: NonNegativeInt = 4
-    exp_cycles: NonNegativeInt = 4
-    log_cycles: NonNegativeInt = 4
-    pow_cycles: NonNegativeInt = 9
+    units: Count = 8
+    lanes: Count = 128
+    add_cycles: Cycles = 1
+    multiply_cycles: Cycles = 1
+    compare_cycles: Cycles = 1
+    divide_cycles: Cycles = 4
+    sqrt_cycles: Cycles = 4
+    exp_cycles: Cycles = 4
+    log_cycles: Cycles = 4
+    pow_cycles: Cycles = 9
     """x^p = exp(p log x)."""
-    tanh_cycles: NonNegativeInt = 4
-    reduce_cycles: NonNegativeInt = 1
+    tanh_cycles: Cycles = 4
+    reduce_cycles: Cycles = 1
     """One pass of the adder tree over ``lanes`` elements."""
-    pipeline_latency_cycles: NonNegativeInt = 8
+    pipeline_latency_cycles: Cycles = 8
     """Fill and drain of one operator on one unit."""
     cost_model: Literal["lanes", "asplos24"] = "lanes"
     """lanes: passes x cost over all units; asplos24: the latencies of the published artifact (assumption)."""
@@ -297,11 +315,11 @@ class MacEnergyConfig(Section):
     A multiply and an fp32 add of 0.9 pJ at 45 nm (Horowitz, ISSCC 2014, "Computing's energy problem").
     """
 
-    float8: NonNegativeFloat = 1.1
+    float8: Picojoules = 1.1
     """Multiply 0.2, that of int8: the source has none for fp8, whose significands are shorter (assumption)."""
-    float16: NonNegativeFloat = 2.0
+    float16: Picojoules = 2.0
     """Multiply 1.1."""
-    float32: NonNegativeFloat = 4.6
+    float32: Picojoules = 4.6
     """Multiply 3.7."""
 
     @model_validator(mode="before")
@@ -316,10 +334,10 @@ class VectorEnergyConfig(Section):
     As much as a multiply of the format (source as of :class:`MacEnergyConfig`).
     """
 
-    float8: NonNegativeFloat = 1.1
+    float8: Picojoules = 1.1
     """Vector units compute fp8 data in fp16 (assumption)."""
-    float16: NonNegativeFloat = 1.1
-    float32: NonNegativeFloat = 3.7
+    float16: Picojoules = 1.1
+    float32: Picojoules = 3.7
 
     @model_validator(mode="before")
     @classmethod
@@ -337,9 +355,9 @@ class NpuEnergyConfig(Section):
 
     mac_pj: MacEnergyConfig = MacEnergyConfig()
     vector_operation_pj: VectorEnergyConfig = VectorEnergyConfig()
-    sram_pj_per_byte: NonNegativeFloat = 12.5
+    sram_pj_per_byte: Picojoules = 12.5
     """Scratchpad and accumulator: 100 pJ per 64 bit of a 1 MB SRAM (same source)."""
-    register_pj_per_byte: NonNegativeFloat = 0.015
+    register_pj_per_byte: Picojoules = 0.015
     """0.03 pJ per 16 bit of a 16 B register file, 28 nm (Yang et al., Interstellar, ASPLOS 2020)."""
 
 
@@ -350,21 +368,21 @@ NPU_FORMATS: Mapping[int, str] = {1: "float8", 2: "float16", 4: "float32"}
 class NpuConfig(Section):
     """The NPU: systolic arrays, vector units, on-chip buffers, DMA."""
 
-    name: str
+    name: Name
     systolic: SystolicConfig = SystolicConfig()
     vector: VectorConfig = VectorConfig()
     scratchpad_bytes: Bytes = 8 * 2**20
     """Weights and activations, all arrays together; half of it when double buffered holds the tile being computed."""
     accumulator_bytes: Bytes = 8 * 2**20
     """Partial sums, all arrays together."""
-    accumulator_element_bytes: PositiveInt = 4
+    accumulator_element_bytes: Annotated[int, Whole(1, 16)] = 4
     """Partial sums are kept in fp32."""
     element_bytes: Literal[1, 2, 4] = 2
     """Of weights, activations, K and V: fp8, fp16 or fp32, also of what a GPU computes. The cells of the arrays and the
     multipliers of PIM are as many in every format."""
     energy: NpuEnergyConfig = NpuEnergyConfig()
     double_buffered: bool = True
-    dma_transfer_latency_cycles: NonNegativeInt = 0
+    dma_transfer_latency_cycles: Cycles = 0
     """Fixed cost of starting a DMA transfer, cycles."""
 
     @property
@@ -379,13 +397,13 @@ class GpuPeakConfig(Section):
     What is not given the GPU cannot compute.
     """
 
-    float16: PositiveFloat
+    float16: FlopRate
     """And bfloat16: tensor cores."""
-    float8: PositiveFloat | None = None
+    float8: FlopRate | None = None
     """Tensor cores."""
-    int8: PositiveFloat | None = None
+    int8: FlopRate | None = None
     """Tensor cores; 8-bit operands of any kind, where there is no figure for ``float8``."""
-    float32: PositiveFloat | None = None
+    float32: FlopRate | None = None
     """Outside the tensor cores, which would round the operands."""
 
     @model_validator(mode="before")
@@ -407,12 +425,12 @@ class GpuConfig(Section):
     An efficiency is the part of the roof, arithmetic or memory, that kernels of its class reach.
     """
 
-    name: str
+    name: Name
     peak_flops: GpuPeakConfig
-    bandwidth_gbps: PositiveFloat
+    bandwidth_gbps: Bandwidth
     """GB/s (10^9 bytes) of the device's memory."""
     capacity_bytes: Bytes
-    kernel_launch_s: NonNegativeFloat
+    kernel_launch_s: Annotated[float, Number(0, 1)]
     """Added to every kernel, s."""
     gemm_efficiency: Share = 1.0
     """Matrix products and convolutions. 1.0: the pure roofline (assumption)."""
@@ -441,7 +459,7 @@ class MappingConfig(Section):
     """Whether the new token's K and V are written to DRAM."""
     gemm_output_padding: bool = False
     """Assumption of the published artifact: a GEMM of M tokens and N outputs stores M x 128 ceil(M/128) elements instead of M x N."""
-    search_program_tiles: PositiveInt = 32
+    search_program_tiles: Annotated[int, Whole(1, 2**20)] = 32
     """PIM tiles of a search that a channel runs without letting other PIM work in between."""
     kv_capacity: Literal["all_layers", "simulated_layers"] = "all_layers"
     """Whose K and V must fit in memory: those of all layers of the device, or (as in the published artifact, which
@@ -451,25 +469,25 @@ class MappingConfig(Section):
 class SimulationConfig(Section):
     """How a run is carried out."""
 
-    layers: PositiveInt = 2
+    layers: Annotated[int, Whole(1, 1_000)] = 2
     """Of identical layers, how many are simulated in full; the mean of these but the first stands for those that are not. In
     retrieval: of identical steps (batches of queries)."""
-    queries: PositiveInt = 4
+    queries: Annotated[int, Whole(1, 10_000)] = 4
     """Of the queries that PIM searches one after the other, how many are simulated in full."""
-    snapshots: PositiveInt = 1
+    snapshots: Annotated[int, Whole(1, 10_000)] = 1
     """Batches that are drawn and simulated, each from random streams of its own; metrics are means over them."""
-    watchdog_cycles: PositiveInt = 100_000_000
+    watchdog_cycles: Annotated[int, Whole(1, MOST_SEED)] = 100_000_000
     """A run in which nothing completes for this long is stopped and the blocked component named."""
 
 
 class Config(Section):
     """The whole configuration of one run."""
 
-    system: str
+    system: Name
     """Stem of the file in ``configs/systems`` that this configuration started from."""
-    preset: str = "physical"
-    seed: NonNegativeInt = 0
-    clock_ghz: PositiveFloat = 1.0
+    preset: Name = "physical"
+    seed: Seed = 0
+    clock_ghz: Clock = 1.0
     """Device clock; all cycles above the memory are of this clock."""
     attention_on: Literal["pim", "npu"] = "pim"
     """Which unit runs the attention of the decode phase."""
