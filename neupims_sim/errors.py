@@ -66,17 +66,20 @@ def shown(value: object, most: int = MOST_VALUE) -> str:
     return shortened(" ".join(text.split()), most)
 
 
-def joined(problems: Sequence[str]) -> str:
-    """Several problems as one message: ``(1) ... (2) ...``; of many the first ones and their number."""
-    if len(problems) == 1:
+def joined(problems: Sequence[str], count: int = 0) -> str:
+    """Several problems as one message: ``(1) ... (2) ...``; of many the first ones and the number of others.
+
+    ``count``: how many there are, where not all of them are given.
+    """
+    problems, count = list(dict.fromkeys(problems)), max(count, len(problems))
+    if count == 1:
         return problems[0]
     told = [
         f"({number}) {shortened(problem, MOST_PROBLEM)}"
         for number, problem in enumerate(problems[:MOST_PROBLEMS], start=1)
     ]
-    rest = len(problems) - len(told)
-    more = f" (and {rest:,} more)" if rest else ""
-    return f"{len(problems):,} errors: {' '.join(told)}{more}"
+    more = f" (and {count - len(told):,} more)" if count > len(told) else ""
+    return f"{count:,} errors: {' '.join(told)}{more}"
 
 
 def suggestion(name: str, allowed: Iterable[str]) -> str:

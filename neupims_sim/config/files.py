@@ -1,4 +1,4 @@
-"""Where named files lie, how a name finds one, and what a file or an override says.
+"""Where named files lie, how a name finds one, and what a file says.
 
 A root is a folder with a folder per kind of file (``memory``, ``systems``, ...). Roots of the user come first: ``./configs`` and
 the folders in the environment variable NEUPIMS_SIM_PATH (each of them may have a ``configs`` folder instead); then what the
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -121,8 +121,8 @@ def find_named(folder: str, name: str, directory: Path, where: str) -> Path:
     Raises InputError, starting with ``where`` (file and key), if there is none.
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        path = directory / Path(name).expanduser()
-        if not path.is_file():
+        path = directory / os.path.expanduser(name)
+        if not os.path.isfile(path):
             raise InputError(f"{where}: no such file (looked in {label(directory)})")
         return path
     files = available(folder)
@@ -136,7 +136,7 @@ def find_include(name: str, including: Path) -> Path:
     bases = [including.parent, *(base for root in roots() for base in (root, root / "systems"))]
     for base in bases:
         for path in (base / name, base / f"{name}.yaml"):
-            if path.is_file():
+            if os.path.isfile(path):
                 return path
     raise InputError(
         f"{label(including)}: include={name!r}: no such file; give a path relative to this file, or folder/stem in configs; "
@@ -177,28 +177,3 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise InputError(f"{source}: holds {shown(tree)}, a mapping of keys to values is needed")
     return dict(tree)
-
-
-def parse_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[tuple[str, ...], Any]]:
-    """``["a.b=1 MiB"]`` or ``{"a.b": "1 MiB"}`` as key paths and values, names of files before details of their content.
-
-    So ``model.layers=2`` holds on top of ``model=gpt3-13b`` in either order; of two values of one key the later wins.
-    """
-    pairs: list[tuple[str, Any]] = []
-    if isinstance(overrides, Mapping):
-        pairs = list(overrides.items())
-    elif isinstance(overrides, str):
-        raise TypeError("overrides is a sequence of 'key=value' strings or a mapping, not one string")
-    else:
-        for text in overrides:
-            key, equals, value = text.partition("=")
-            if not equals:
-                raise InputError(f"--set {shown(text)}: write key=value, e.g. model.layers=2")
-            pairs.append((key.strip(), yaml_text.parse(value, f"--set {key.strip()}={shown(value)}")))
-    parsed = []
-    for key, value in pairs:
-        parts = tuple(key.split("."))
-        if not all(parts):
-            raise InputError(f"--set {shown(key)}: an empty key; write e.g. model.layers=2")
-        parsed.append((parts, value))
-    return sorted(parsed, key=lambda item: len(item[0]) - (item[0][-1] == "base"))

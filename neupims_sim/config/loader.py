@@ -16,9 +16,10 @@ A preset therefore wins over what a shipped system says, and everything that use
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -32,10 +33,10 @@ from neupims_sim.config.files import (
     find_named,
     label,
     library_folder,
-    parse_overrides,
     read_yaml,
 )
 from neupims_sim.config.memory import MemoryConfig, TimingError
+from neupims_sim.config.overrides import Overrides, parse_overrides, source_of
 from neupims_sim.config.presets import preset_chain, read_preset
 from neupims_sim.config.schema import (
     Config,
@@ -48,7 +49,7 @@ from neupims_sim.config.schema import (
     VitConfig,
     WorkloadConfig,
 )
-from neupims_sim.errors import InputError, suggestion
+from neupims_sim.errors import MOST_PROBLEMS, InputError, joined, shown, suggestion
 
 Tree = dict[str, Any]
 Rank = Literal["named", "library", "preset", "user", "set"]
@@ -73,13 +74,13 @@ _RANKS: tuple[Rank, ...] = ("named", "library", "preset", "user", "set")
 DEFAULT_PRESET = "physical"
 
 
-def load_config(path_or_stem: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
+def load_config(path_or_stem: str | Path, overrides: Overrides = ()) -> Config:
     """The resolved, validated configuration of one run.
 
     Parameters
     ----------
     path_or_stem: a YAML file, or the stem of a file in ``configs/systems`` (``"neupims"``).
-    overrides: ``["model.layers=2", ...]`` with YAML values, or ``{"model.layers": 2, ...}``. They win over everything.
+    overrides: ``["model.layers=2", ...]``, as ``--set`` takes them, or ``{"model.layers": 2, ...}``. They win over everything.
 
     A file may ``include`` others: paths relative to itself, or ``folder/stem`` below ``configs``. ``npu``, ``memory``,
     ``model`` and ``workload`` are each a name (a stem in their folder, or a path), a mapping on top of the name given by
@@ -92,7 +93,8 @@ def load_config(path_or_stem: str | Path, overrides: Sequence[str] | Mapping[str
 
     Raises
     ------
-    InputError: one line with the source, the key path, the value, what is allowed and the nearest valid name.
+    InputError: one line with the source, the key path, the value, what is allowed and the nearest valid name; of several errors
+        each with a number.
     """
     tree, layers, source = resolve(path_or_stem, overrides)
     for section in _TAGS:
@@ -124,18 +126,18 @@ def load_section(
     section: str,
     name_or_path: str | Path,
     preset: str = DEFAULT_PRESET,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
 ) -> BaseModel:
     """One of the named sections alone (``"npu"``, ``"memory"``, ``"model"``, ``"workload"``).
 
     ``overrides`` are relative to the section (``controller.row_hit_cap=1``). Of a preset only what a memory file states
     for it applies.
     """
-    if preset not in available("presets"):
+    if not isinstance(preset, str) or preset not in available("presets"):
         raise InputError(
-            f"preset={preset!r}: no such file in configs/presets; {suggestion(preset, available('presets'))}"
+            f"preset={shown(preset)}: no such file in configs/presets; {suggestion(str(preset), available('presets'))}"
         )
-    name = str(name_or_path)
+    name = _path_text(name_or_path)
     layers = [Layer("", {section: name}, "library", Path.cwd())]
     for layer in _override_layers(overrides):
         layers.append(replace(layer, tree={section: layer.tree}, depth=1))
@@ -146,9 +148,7 @@ def load_section(
     return loaded
 
 
-def load_memory(
-    name_or_path: str | Path, preset: str = DEFAULT_PRESET, overrides: Sequence[str] | Mapping[str, Any] = ()
-) -> MemoryConfig:
+def load_memory(name_or_path: str | Path, preset: str = DEFAULT_PRESET, overrides: Overrides = ()) -> MemoryConfig:
     """A memory alone, with the assumptions that its file states for ``preset``."""
     memory = load_section("memory", name_or_path, preset, overrides)
     assert isinstance(memory, MemoryConfig)
@@ -172,8 +172,8 @@ def check_file(path: str | Path) -> list[tuple[BaseModel, str]]:
     The kind is that of the folder it lies in (a memory file is checked under every preset and speed grade that it
     states, a preset with every system); elsewhere it is told from the keys.
     """
-    path = Path(path)
-    if not path.is_file():
+    path = Path(_path_text(path))
+    if not os.path.isfile(path):
         raise InputError(f"{label(path)}: no such file")
     tree = read_yaml(path)
     if path.parent.name == "presets":
@@ -205,6 +205,7 @@ class Layer:
     rank: which precedence the source has.
     directory: what relative paths in it are relative to.
     depth: leading keys of ``tree`` that the source itself does not write (1 in a file that is one section).
+    named_by: who named the file, where a section is one.
     """
 
     source: str
@@ -212,6 +213,13 @@ class Layer:
     rank: Rank
     directory: Path
     depth: int = 0
+    named_by: Layer | None = None
+
+    @property
+    def cause(self) -> Layer:
+        """Whose choice the values are: that of users who named a file."""
+        named_by = self.named_by
+        return self if named_by is None or named_by.rank not in ("user", "set") else named_by
 
 
 def _precedence(layer: Layer) -> int:
@@ -219,8 +227,8 @@ def _precedence(layer: Layer) -> int:
 
 
 def _config_path(path_or_stem: str | Path) -> Path:
-    path = Path(path_or_stem)
-    if path.is_file():
+    path = Path(_path_text(path_or_stem))
+    if os.path.isfile(path):
         return path
     systems = available("systems")
     if str(path_or_stem) in systems:
@@ -240,7 +248,7 @@ def _read_files(path: Path, including: tuple[Path, ...]) -> list[Layer]:
     names = tree.pop("include", [])
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{label(path)}: include={names!r}: must be a file name or a list of file names")
+        raise InputError(f"{label(path)}: include={shown(names)}: must be a file name or a list of file names")
     layers = []
     for name in names:
         layers += _read_files(find_include(name, path), (*including, resolved))
@@ -252,11 +260,13 @@ def _read_files(path: Path, including: tuple[Path, ...]) -> list[Layer]:
 
 def _override_layers(overrides: Sequence[str] | Mapping[str, Any]) -> list[Layer]:
     layers = []
-    for keys, value in parse_overrides(overrides):
-        if keys == ("include",):
-            raise InputError(f"--set include={value!r}: only a file can include; write one that includes both")
-        tree = reduce(lambda inner, key: {key: inner}, reversed(keys), value)
-        layers.append(Layer("--set", tree, "set", Path.cwd()))
+    source = source_of(overrides)
+    for override in parse_overrides(overrides):
+        if override.keys == ("include",):
+            raise InputError(
+                f"{source} include={shown(override.value)}: only a file can include; write one that includes both"
+            )
+        layers.append(Layer(source, override.tree, "set", Path.cwd()))
     return layers
 
 
@@ -268,7 +278,7 @@ def _preset_name(layers: Iterable[Layer]) -> str:
     presets = available("presets")
     if not isinstance(name, str) or name not in presets:
         raise InputError(
-            f"{source}: preset={name!r}: no such file in configs/presets; {suggestion(str(name), presets)}"
+            f"{source}: preset={shown(name)}: no such file in configs/presets; {suggestion(str(name), presets)}"
         )
     return name
 
@@ -285,7 +295,7 @@ def _preset_layers(preset: str, systems: Iterable[str]) -> list[Layer]:
         path, tree = read_preset(stated)
         by_system = tree.pop("by_system", {})
         if not isinstance(by_system, dict) or not all(isinstance(values, dict) for values in by_system.values()):
-            raise InputError(f"{label(path)}: by_system={by_system!r}: must map names of systems to settings")
+            raise InputError(f"{label(path)}: by_system={shown(by_system)}: must map names of systems to settings")
         for name in by_system:
             if name not in available("systems"):
                 raise InputError(
@@ -319,6 +329,7 @@ def _resolve_section(layers: list[Layer], section: str, preset: str, default_nam
     else:
         name, layer = base
         named = _read_named(section, name, layer.directory, _key(layer, section, name), ())
+        named = [replace(file, named_by=layer) for file in named]
     layers = [*named, *stated]
     if section == "memory":
         layers = _with_speed_layers(layers)
@@ -337,7 +348,7 @@ def _split_base(layer: Layer, section: str) -> tuple[str | None, Tree]:
     values = {key: item for key, item in value.items() if key != "base"}
     base = value.get("base")
     if "base" in value and not isinstance(base, str):
-        raise InputError(f"{layer.source}: {section}.base={base!r}: must be the name of a file")
+        raise InputError(f"{layer.source}: {section}.base={shown(base)}: must be the name of a file")
     return base, values
 
 
@@ -355,7 +366,7 @@ def _read_named(section: str, name: str, directory: Path, where: str, chain: tup
     layers = []
     if "base" in tree:
         base = tree.pop("base")
-        here = f"{label(path)}: base={base!r}"
+        here = f"{label(path)}: base={shown(base)}"
         if not isinstance(base, str):
             raise InputError(f"{here}: must be the name of a file")
         layers = _read_named(section, base, path.parent, here, (*chain, path.resolve()))
@@ -381,7 +392,9 @@ def _with_speed_layers(layers: Sequence[Layer]) -> list[Layer]:
             found.append(replace(layer, tree={"memory": speeds[speed]}, source=f"{layer.source} (speeds.{speed})"))
     if chosen and speed and speed not in known:
         keys = "memory.speed" if chosen.depth == 0 else "speed"
-        raise InputError(f"{chosen.source}: {keys}={speed!r}: no such speed grade; {suggestion(str(speed), known)}")
+        raise InputError(
+            f"{chosen.source}: {keys}={shown(speed)}: no such speed grade; {suggestion(str(speed), known)}"
+        )
     return found
 
 
@@ -408,10 +421,10 @@ def _settings_by_name(layer: Layer, key: str, sections: Sequence[str]) -> dict[s
     named = layer.tree.get("memory", {}).get(key, {})
     where = f"{layer.source}: {'.'.join(('memory', key)[layer.depth :])}"
     if not isinstance(named, dict):
-        raise InputError(f"{where}={named!r}: must map names of {key} to settings")
+        raise InputError(f"{where}={shown(named)}: must map names of {key} to settings")
     for name, settings in named.items():
         if not isinstance(settings, dict):
-            raise InputError(f"{where}.{name}={settings!r}: must be a mapping of sections")
+            raise InputError(f"{where}.{name}={shown(settings)}: must be a mapping of sections")
         for section in settings:
             if section not in sections:
                 raise InputError(f"{where}.{name}.{section}: unknown key; {suggestion(section, sections)}")
@@ -432,7 +445,7 @@ def _check_timing_overrides(layers: Sequence[Layer]) -> None:
         for key, value in timing.items():
             if key not in known:
                 raise InputError(
-                    f"--set: memory.timing.{key}={value!r}: unknown timing parameter; {suggestion(key, known)}"
+                    f"{layer.source}: memory.timing.{key}={shown(value)}: unknown timing parameter; {suggestion(key, known)}"
                 )
 
 
@@ -485,7 +498,8 @@ def _located_files(layers: Sequence[Layer]) -> list[Layer]:
         value = _merged(layers).get("workload", {}).get(key)
         if not isinstance(value, str) or Path(value).exists():
             continue
-        origin = _origin(layers, ("workload", key), "")
+        origin = _strongest(layers, ("workload", key))
+        assert origin is not None
         beside = origin.directory / value
         if beside.exists():
             found.append(replace(origin, tree={"workload": {key: str(beside)}}, depth=0))
@@ -498,10 +512,10 @@ def _validated_section(section: str, tree: Any, layers: Sequence[Layer], source:
     if others and isinstance(tree, dict) and (tag := _TAGS[section]) in tree:
         schemas = {get_args(schema.model_fields[tag].annotation)[0]: schema for schema in (default, *others)}
         if tree[tag] not in schemas:
-            origin = _origin(layers, (section, tag), source)
+            origin = _strongest(layers, (section, tag)) or _unknown(source)
             keys = _dotted((section, tag)[origin.depth :])
             raise InputError(
-                f"{origin.source}: {keys}={tree[tag]!r}: not an option; {suggestion(str(tree[tag]), schemas)}"
+                f"{origin.source}: {keys}={shown(tree[tag])}: not an option; {suggestion(str(tree[tag]), schemas)}"
             )
         return _validated(schemas[tree[tag]], tree, layers, source, (section,))
     return _validated(default, tree, layers, source, (section,))
@@ -514,43 +528,82 @@ def _validated(
         return schema.model_validate(tree)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-    first = problems[0]
-    keys, cause = (*prefix, *first["loc"]), first.get("ctx", {}).get("error")
-    if isinstance(cause, TimingError):
-        keys, message = (*keys, *cause.keys), str(cause)
-    else:
-        message = explain(schema, first, prefix)
-    origin = _origin(layers, keys, source, missing=first["type"] == "missing")
-    raise InputError(
-        f"{origin.source}: {(_dotted(keys[origin.depth :]) + message).lstrip('.: ')}{_more(len(problems) - 1)}"
-    )
+    told = []
+    for problem in problems[:MOST_PROBLEMS]:
+        keys, cause = (*prefix, *problem["loc"]), problem.get("ctx", {}).get("error")
+        if isinstance(cause, TimingError):
+            keys, message = (*keys, *cause.keys), str(cause)
+        else:
+            message = explain(schema, problem, prefix)
+        if problem["type"] == "missing":
+            origin = _origin_of_missing(layers, keys, source)
+        else:
+            origin = _origin(layers, keys, source, _dotted(keys) + message)
+        told.append((origin.source, (_dotted(keys[origin.depth :]) + message).lstrip(".: ")))
+    raise InputError(_told(told, len(problems) if len(problems) > MOST_PROBLEMS else 0))
 
 
 def _refuse(violations: Iterable[tuple[tuple[str | int, ...], str]], layers: Sequence[Layer], source: str) -> None:
-    """Raise InputError with the first of the violations (key path, message), if there are any."""
-    problems = list(violations)
-    if problems:
-        keys, message = problems[0]
-        raise InputError(f"{_origin(layers, keys, source).source}: {message}{_more(len(problems) - 1)}")
+    """Raise InputError with the violations (key path, message), if there are any."""
+    told = [(_origin(layers, keys, source, message).source, message) for keys, message in violations]
+    if told:
+        raise InputError(_told(told))
 
 
-def _origin(layers: Sequence[Layer], keys: Sequence[str | int], source: str, missing: bool = False) -> Layer:
-    """The strongest layer that states the value at ``keys``, or else the part of it that is stated.
+def _told(problems: Sequence[tuple[str, str]], count: int = 0) -> str:
+    """Problems, each with its source, as one message (``count`` as in :func:`joined`); a source that all share stands once."""
+    sources = {source for source, _ in problems}
+    if len(sources) == 1:
+        return f"{sources.pop()}: {joined([problem for _, problem in problems], count)}"
+    return joined([f"{source}: {problem}" for source, problem in problems], count)
 
-    For a missing key: the file that states the section.
+
+_NAMED_KEY = re.compile(r"(?<![\w.'\"])([a-z]\w*(?:\.\w+)*)=")
+"""``model.heads`` in ``model.heads=32``."""
+
+
+def _origin(layers: Sequence[Layer], keys: Sequence[str | int], source: str, message: str) -> Layer:
+    """Who is to blame for what is wrong at ``keys``: the strongest of the sources of the keys that ``message`` states.
+
+    A file that users named beside others is their choice: then they are to blame, not the file.
     """
-    if missing:
-        layers = [layer for layer in layers if layer.rank not in ("preset", "set")]
-        keys = keys[:-1]
     if tuple(keys[:2]) == ("memory", "constraints") and len(keys) > 2 and isinstance(keys[2], int):
         return _origin_of_constraint(layers, keys[2])
-    for length in range(len(keys), 0, -1):
-        for layer in reversed(layers):
-            node: Any = layer.tree
-            for key in keys[:length]:
-                node = node.get(key, _ABSENT) if isinstance(node, dict) else _ABSENT
-            if node is not _ABSENT:
-                return layer
+    named = [tuple(key.split(".")) for key in _NAMED_KEY.findall(message)] or [tuple(keys)]
+    stating = [layer for key in named if (layer := _stating(layers, key)) is not None]
+    if not stating:
+        return next(
+            (layer for n in range(len(keys), 0, -1) if (layer := _strongest(layers, keys[:n]))), _unknown(source)
+        )
+    causes = {id(layer.cause): layer.cause for layer in stating}
+    return max(stating if len(causes) == 1 else causes.values(), key=_precedence)
+
+
+def _stating(layers: Sequence[Layer], keys: Sequence[str | int]) -> Layer | None:
+    """The strongest layer that states a value at ``keys``, or else the file of the section, whose silence means the default."""
+    files = [layer for layer in layers if layer.named_by is not None]
+    return _strongest(layers, keys) or (_strongest(files, keys[:1]) if len(keys) > 1 else None)
+
+
+def _strongest(layers: Sequence[Layer], keys: Sequence[str | int]) -> Layer | None:
+    """The strongest layer that states a value at ``keys``."""
+    for layer in reversed(layers):
+        node: Any = layer.tree
+        for key in keys:
+            node = node.get(key, _ABSENT) if isinstance(node, dict) else _ABSENT
+        if node is not _ABSENT:
+            return layer
+    return None
+
+
+def _origin_of_missing(layers: Sequence[Layer], keys: Sequence[str | int], source: str) -> Layer:
+    """The file that states the section in which a key is missing."""
+    files = [layer for layer in layers if layer.rank not in ("preset", "set")]
+    found = (_strongest(files, keys[:length]) for length in range(len(keys) - 1, 0, -1))
+    return next((layer for layer in found if layer is not None), _unknown(source))
+
+
+def _unknown(source: str) -> Layer:
     return Layer(source, {}, "user", Path.cwd())
 
 
@@ -577,8 +630,11 @@ def _dotted(keys: Sequence[str | int]) -> str:
 
 
 def _key(layer: Layer, key: str, value: object) -> str:
-    return f"{layer.source}: {key}={value!r}".removeprefix(": ")
+    return f"{layer.source}: {key}={shown(value)}".removeprefix(": ")
 
 
-def _more(count: int) -> str:
-    return "" if count == 0 else f" (and {count} more error{'s' if count > 1 else ''})"
+def _path_text(path: object) -> str:
+    """A path or name as text; raises InputError for anything else."""
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{shown(path)}: must be the name of a file or of a shipped one, not a {type(path).__name__}")
+    return str(path)

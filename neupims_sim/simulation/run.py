@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from neupims_sim.config import Config, config_hash
-from neupims_sim.errors import InputError
+from neupims_sim.errors import InputError, shown
 from neupims_sim.simulation.device import Device
 from neupims_sim.simulation.gpu import simulate_gpu
 from neupims_sim.simulation.inference import simulate_images, simulate_trace_file
@@ -40,6 +40,8 @@ def simulate(config: Config, timeline: Timeline | None = None) -> Result:
     InputError: the configuration cannot be simulated (a batch that does not fit, unknown policies, ...).
     SimulationStalled: nothing can make progress (INV-8).
     """
+    if not isinstance(config, Config):
+        raise InputError(f"simulate: {shown(config)}: must be a Config, as load_config returns it")
     check_config_names(config)
     results = list[Result]()
     for snapshot in range(config.simulation.snapshots):
