@@ -278,7 +278,7 @@ def test_a_gpu_moves_the_bytes_and_has_the_peak_of_the_number_format(system: str
 
 def test_a_format_that_a_gpu_does_not_compute_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"--set: npu.element_bytes=1: gpu 'x' has no gpu.peak_flops.float8; allowed: 2"
+        InputError, match=r"overrides: npu.element_bytes=1: gpu 'x' has no gpu.peak_flops.float8; allowed: 2"
     ):
         load_config("gpu_h100", {"gpu.name": "x", "gpu.peak_flops": 1e14, "npu.element_bytes": 1})
     trace = generate_llm(load_model("gpt3-7b", ModelConfig), CONTEXTS, dtype="int8")

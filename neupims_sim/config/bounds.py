@@ -16,8 +16,10 @@ from pydantic import AllowInfNan, BeforeValidator, Field, Strict
 
 from neupims_sim.units import parse_bytes, parse_image_size
 
-MOST_SEED = 2**53 - 1
-"""The largest integer up to which all are numbers of JSON, in which results and stores hold them."""
+MOST_SEED = 2**63 - 1
+"""What tables and stores hold."""
+MOST_EXACT = 2**53
+"""Up to here a float that is whole is the integer that was meant."""
 MOST_NAME = 200
 """Characters; results have folders that are named so."""
 MOST_PATH = 4096
@@ -32,7 +34,7 @@ def _plain(value: Any) -> Any:
         return int(value)
     if isinstance(value, Real):
         value = float(value)
-        return int(value) if value.is_integer() and abs(value) <= MOST_SEED else value
+        return int(value) if value.is_integer() and abs(value) <= MOST_EXACT else value
     return value
 
 
@@ -92,10 +94,10 @@ Seed = Annotated[int, Whole(0, MOST_SEED)]
 
 Clock = Annotated[float, Number(1e-3, 1e3)]
 """GHz: from 1 MHz to 1 THz."""
-Bandwidth = Annotated[float, Number(1e-3, 1e6)]
-"""GB/s (10^9 bytes): from 1 MB/s to 1 PB/s."""
-FlopRate = Annotated[float, Number(1e6, 1e18)]
-"""FLOP/s: of one device, from a microcontroller's to a whole data centre's."""
+Bandwidth = Annotated[float, Number(1e-3, 1e12)]
+"""GB/s (10^9 bytes): from 1 MB/s to what is as good as free."""
+FlopRate = Annotated[float, Number(1e6, 1e21)]
+"""FLOP/s: of one device, from a microcontroller's to what is as good as free."""
 Share = Annotated[float, Number(1e-4, 1)]
 Picojoules = Annotated[float, Number(0, 1e9)]
 """Of one event: up to a millijoule."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from neupims_sim.config.expressions import ExpressionError, expression_names
 from neupims_sim.config.files import available, read_yaml
@@ -18,13 +19,14 @@ from neupims_sim.config.schema import (
     VitConfig,
     WorkloadConfig,
 )
-from neupims_sim.errors import InputError, suggestion
+from neupims_sim.errors import InputError, joined, suggestion
 
 
 def check_config(config: Config) -> None:
     """Raise InputError for values which are fine each on its own but not together."""
-    for _, message in violations(config):
-        raise InputError(message)
+    problems = [message for _, message in violations(config)]
+    if problems:
+        raise InputError(joined(problems))
 
 
 def violations(config: Config, table: bool = True) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -38,7 +40,7 @@ def violations(config: Config, table: bool = True) -> Iterator[tuple[tuple[str |
         yield from _vit_violations(config.model, config.workload)
     yield from _system_violations(config)
     yield from _format_violations(config)
-    if isinstance(config.workload, TraceFileConfig) and not Path(config.workload.path).is_file():
+    if isinstance(config.workload, TraceFileConfig) and not os.path.isfile(config.workload.path):
         yield ("workload", "path"), f"workload.path={config.workload.path!r}: no such file"
     for key in ("attention_on", "search_on", "pooling_on"):
         if getattr(config, key) == "pim" and config.memory.row_buffers == "none":
@@ -196,6 +198,7 @@ def _llm_violations(
                 ("parallel", "tensor"),
                 f"parallel.tensor={parallel.tensor} does not divide model.{key}={size}; allowed: {_divisors(size)}",
             )
+            break
     if model.layers % parallel.pipeline:
         yield (
             ("parallel", "pipeline"),
@@ -236,7 +239,7 @@ def _llm_violations(
             f"workload.context_tokens={workload.context_tokens} is longer than model.max_positions={model.max_positions} "
             f"of {model.name}",
         )
-    if workload.requests is not None and not Path(workload.requests).is_file():
+    if workload.requests is not None and not os.path.isfile(workload.requests):
         yield ("workload", "requests"), f"workload.requests={workload.requests!r}: no such file"
     if workload.background is not None:
         if search_unit(config) != "pim":
@@ -286,5 +289,8 @@ def table_violations(memory: MemoryConfig) -> Iterator[tuple[tuple[str | int, ..
             yield ("memory", "constraints", index), f"constraints: {row.text}: {problem}"
 
 
-def _divisors(number: int) -> str:
-    return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)
+def _divisors(number: int, most: int = 24) -> str:
+    """The divisors of a number with commas, of many the smallest."""
+    low = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    divisors = sorted({*low, *(number // n for n in low)})
+    return ", ".join(map(str, divisors[:most])) + (", ..." if len(divisors) > most else "")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from neupims_sim.config.bounds import (
-    MOST_SEED,
+    MOST_EXACT,
     Bandwidth,
     Bytes,
     Classes,
@@ -257,7 +257,7 @@ class SchedulingConfig(Section):
     interleaving: Name = "auto"
     """Sub-batch interleaving: ``off``; ``lockstep``, the stages A..F with a barrier after each; ``dataflow``, true
     dependencies only; ``auto``, the best known rule; or another registered policy."""
-    auto_min_batch: Annotated[int, Whole(1, MOST_SEED)] = 256
+    auto_min_batch: Annotated[int, Whole(1, MOST_EXACT)] = 256
     """``interleaving: auto`` interleaves from this batch size up (NeuPIMs paper, section 8)."""
     channel_assignment: Name = "gmlbp"
     partition: Name = "positional"
@@ -476,7 +476,7 @@ class SimulationConfig(Section):
     """Of the queries that PIM searches one after the other, how many are simulated in full."""
     snapshots: Annotated[int, Whole(1, 10_000)] = 1
     """Batches that are drawn and simulated, each from random streams of its own; metrics are means over them."""
-    watchdog_cycles: Annotated[int, Whole(1, MOST_SEED)] = 100_000_000
+    watchdog_cycles: Annotated[int, Whole(1, MOST_EXACT)] = 100_000_000
     """A run in which nothing completes for this long is stopped and the blocked component named."""
 
 

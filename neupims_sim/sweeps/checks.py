@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from neupims_sim.config.files import available
@@ -18,31 +18,32 @@ MAX_POINTS = 1_000_000
 """Of a sweep; more is taken for a slip, and would take minutes to check and gigabytes to store."""
 
 
-def problems(sweep: Sweep) -> Iterator[str]:
-    """What is wrong with a sweep, one line each: key, value, what is allowed."""
-    yield from _bad_groups(sweep)
-    yield from _keys_set_twice(sweep)
-    yield from _missing_system(sweep)
-    if sweep.places > MAX_POINTS:
-        yield f"the axes stand for {sweep.places:,} points; allowed: up to {MAX_POINTS:,}"
-    if sweep.quick is not None:
-        for kind in ("grid", "variants"):
-            for axis in getattr(sweep.quick, kind):
-                if axis not in getattr(sweep, kind):
-                    yield f"quick.{kind}.{axis}: no such axis; {suggestion(axis, getattr(sweep, kind))}"
-        yield from _other_quick_axes(sweep, sweep.quick)
-        for problem in (
-            *_bad_groups(sweep.quick_form()),
-            *_keys_set_twice(sweep.quick_form()),
-            *_missing_system(sweep.quick_form()),
-        ):
+def problems(sweep: Sweep) -> list[str]:
+    """What is wrong with a sweep, one line each: key, value, what is allowed. The first check that finds something ends it."""
+    for check in _CHECKS:
+        if found := list(check(sweep)):
+            return found
+    return []
+
+
+def _bad_quick_form(sweep: Sweep) -> Iterator[str]:
+    if sweep.quick is None:
+        return
+    for kind in ("grid", "variants"):
+        for axis in getattr(sweep.quick, kind):
+            if axis not in getattr(sweep, kind):
+                yield f"quick.{kind}.{axis}: no such axis; {suggestion(axis, getattr(sweep, kind))}"
+    yield from _other_quick_axes(sweep, sweep.quick)
+    for check in (_bad_groups, _keys_set_twice, _missing_system):
+        for problem in check(sweep.quick_form()):
             yield f"quick: {problem}"
-    yield from _columns_named_twice(sweep)
-    yield from _bad_additions(sweep)
-    yield from _unknown_values(sweep)
-    yield from _bad_expressions(sweep)
-    yield from _unknown_columns(sweep)
-    yield from _incomplete_tables(sweep)
+
+
+def _too_many_points(sweep: Sweep) -> Iterator[str]:
+    """Before the product of the axes is gone through."""
+    for name, form in (("", sweep), ("quick: ", sweep.quick_form())):
+        if form.places > MAX_POINTS:
+            yield f"{name}the axes stand for {form.places:,} points; allowed: up to {MAX_POINTS:,}"
 
 
 def _bad_groups(sweep: Sweep) -> Iterator[str]:
@@ -245,3 +246,18 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
+
+
+_CHECKS: tuple[Callable[[Sweep], Iterable[str]], ...] = (
+    _bad_groups,
+    _keys_set_twice,
+    _missing_system,
+    _bad_quick_form,
+    _too_many_points,
+    _columns_named_twice,
+    _bad_additions,
+    _unknown_values,
+    _bad_expressions,
+    _unknown_columns,
+    _incomplete_tables,
+)

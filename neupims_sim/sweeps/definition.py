@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from neupims_sim.config.bounds import MOST_SEED, Seed, Whole
+from neupims_sim.errors import shown
 from neupims_sim.sweeps.labels import Labels, LabelSettings
-from neupims_sim.sweeps.ranges import listed_values
+from neupims_sim.sweeps.ranges import MAX_VALUES, listed_values
 from neupims_sim.sweeps.reference import ReferenceSettings, RelativeSettings
 
 DEFAULT_METRICS = (
@@ -35,16 +37,16 @@ Grid = dict[str, Values]
 Step = dict[str, Any]
 """What one step of a dimension of a sweep sets: axis -> value."""
 Zip = Annotated[list[Annotated[Grid, Field(min_length=1)]], BeforeValidator(_listed)]
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-Repeats = Annotated[int, Field(ge=1)]
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=MAX_VALUES)]
+Repeats = Annotated[int, Field(strict=True, ge=1, le=MAX_VALUES)]
 Aggregate = Literal["mean", "minimum", "maximum"]
 Variants = dict[str, Annotated[dict[Text, Settings], Field(min_length=1)]]
 
 
 def _with_a_seed_to_count_from(settings: Settings) -> Settings:
     seed = settings.get("seed", 0)
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ValueError(f"seed={seed!r} must be a whole number")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MOST_SEED - MAX_VALUES:
+        raise ValueError(f"seed={shown(seed)} must be a whole number from 0 to {MOST_SEED - MAX_VALUES}")
     return settings
 
 
@@ -65,7 +67,7 @@ class TableSettings(_Part):
     relative_to: Any = None
     """A value of the first axis in ``rows``: beside the others' numbers stands their ratio to its (of the same other axes).
     Without ``columns`` only."""
-    decimals: Annotated[int, Field(ge=0)] | None = None
+    decimals: Annotated[int, Whole(0, 15)] | None = None
     """Those of the column's label unless given."""
     over: Annotated[list[Aggregate], BeforeValidator(_listed)] = []
     """What to show of the points that differ on axes in neither rows nor columns: every one stands behind the value's name.

@@ -10,8 +10,9 @@ from numbers import Real
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
+from neupims_sim.config.bounds import Number, Whole
 from neupims_sim.errors import InputError
 
 
@@ -34,9 +35,9 @@ class LabelSettings(BaseModel):
 
     name: str | None = None
     unit: str | None = None
-    factor: float | None = None
+    factor: Annotated[float, Number(-1e30, 1e30)] | None = None
     """From the stored value to the unit."""
-    decimals: Annotated[int, Field(ge=0)] | None = None
+    decimals: Annotated[int, Whole(0, 15)] | None = None
     """In tables."""
 
 

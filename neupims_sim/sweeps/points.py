@@ -10,7 +10,7 @@ from typing import Any
 from neupims_sim.config import Config
 from neupims_sim.config.identity import Dumped, Dumper
 from neupims_sim.config.variations import Variations
-from neupims_sim.errors import InputError
+from neupims_sim.errors import InputError, shown
 from neupims_sim.simulation import check_config_names
 from neupims_sim.sweeps.definition import Settings, Sweep, dotted
 from neupims_sim.sweeps.labels import is_one_of
@@ -50,8 +50,8 @@ def expand(sweep: Sweep, source: str) -> Iterator[Point]:
             config = variations.load(str(system), settings)
             check_config_names(config)
         except InputError as error:
-            place = "".join(f" {axis}={value!r}" for axis, value in axes.items())
-            raise InputError(f"{source}: point{place}: {str(error).removeprefix('--set: ')}") from error
+            place = "".join(f" {axis}={shown(value)}" for axis, value in axes.items())
+            raise InputError(f"{source}: point{place}: {str(error).removeprefix('overrides: ')}") from error
         yield Point(axes, config, dumper.dump(config))
     if empty:
         raise InputError(f"{source}: exclude leaves no point")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 MAX_VALUES = 100_000
@@ -21,7 +22,9 @@ def listed_values(stated: Any) -> Any:
         raise ValueError("must be a list, {range: [start, stop, step]} or {geometric: [start, stop, factor]}")
     ((rule, arguments),) = stated.items()
     numbers = arguments if isinstance(arguments, list) else []
-    if len(numbers) != 3 or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
+    if len(numbers) != 3 or any(
+        isinstance(n, bool) or not isinstance(n, int | float) or not isfinite(n) for n in numbers
+    ):
         raise ValueError(f"{rule} needs three numbers: [start, stop, {'step' if rule == 'range' else 'factor'}]")
     whole = all(isinstance(number, int) for number in numbers)
     values: list[int | float] = []

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from neupims_sim.config.explain import explain
 from neupims_sim.config.files import available, label, parse_yaml, read_text
-from neupims_sim.errors import InputError, suggestion
+from neupims_sim.errors import MOST_PROBLEMS, InputError, joined, suggestion
 from neupims_sim.sweeps.checks import problems
 from neupims_sim.sweeps.definition import Sweep
 
@@ -24,14 +25,20 @@ def parse_sweep(text: str, source: str) -> Sweep:
     try:
         sweep = Sweep.model_validate(parse_yaml(text, source))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(key) for key in first["loc"])
-        if first["loc"][0] == "labels":  # the second key is a column, not a field
-            first["loc"] = (*first["loc"][:1], *first["loc"][2:])
-        raise InputError(f"{source}: {where}{explain(Sweep, first)}") from None
-    for problem in problems(sweep):
-        raise InputError(f"{source}: {problem}")
+        found = error.errors(include_url=False)
+        told = [_told(problem) for problem in found[:MOST_PROBLEMS]]
+        raise InputError(f"{source}: {joined(told, len(found) if len(found) > MOST_PROBLEMS else 0)}") from None
+    if told := problems(sweep):
+        raise InputError(f"{source}: {joined(told)}")
     return sweep
+
+
+def _told(problem: ErrorDetails) -> str:
+    """What is wrong, with its key."""
+    where = ".".join(map(str, problem["loc"]))
+    if problem["loc"][0] == "labels":  # the second key is a column, not a field
+        problem["loc"] = (*problem["loc"][:1], *problem["loc"][2:])
+    return f"{where}{explain(Sweep, problem)}"
 
 
 def find_sweep(path: str | Path) -> Path:
