@@ -593,6 +593,10 @@ def test_derived_timings_follow_what_they_are_derived_from() -> None:
         ({"tRP": "open('x')"}, "is not an expression of timing parameters"),
         ({"tRP": "tRCD ** 2"}, "is not an expression of timing parameters"),
         ({"tRP": "tRCD // 0"}, "is not an expression of timing parameters"),
+        ({"tRP": "*".join(["9999"] * 40)}, "yields more than 1,099,511,627,776"),
+        ({"tRP": "(" * 150 + "1"}, "is not an expression"),
+        ({"tRP": "-" * 199 + "1"}, "is not an expression"),
+        ({"tRP": "1 + " * 100_000 + "1"}, "has 400,001 characters; allowed: up to 200"),
     ],
 )
 def test_a_bad_timing_is_one_clear_line(timing: dict[str, object], message: str) -> None:

@@ -237,6 +237,50 @@ def test_a_table_is_relative_to_a_number_among_words(file: Path, tmp_path: Path)
     assert all(line[-1].endswith("×)") for line in pivot.lines[2:])
 
 
+@pytest.mark.parametrize(
+    ("expression", "problem"),
+    [
+        ("9**9**9", "does not yield numbers: .*out of range"),
+        ("'x' * 1000000000", "does not yield numbers"),
+        ("9" * 990, "does not yield numbers: int too large"),
+        ("cycles * " * 100 + "1", "more than 50 levels"),
+        ("(" * 300 + "1", "too many nested parentheses"),
+        ("-" * 900 + "1", "levels of operators"),
+        ("1" * 1001, "1,001 characters; allowed: up to 1,000"),
+        ("1j", "1j is not allowed"),
+    ],
+)
+def test_an_expression_has_bounds(file: Path, tmp_path: Path, expression: str, problem: str) -> None:
+    edited(file, "metrics:", f"derive: {{x: {json.dumps(expression)}}}\nmetrics:")
+    start = time.perf_counter()
+    with pytest.raises(InputError, match=problem) as caught:
+        sweep(file, tmp_path / "out", 1, fake)
+    assert time.perf_counter() - start < 5
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("metrics:", "repeats: 1000000000\nmetrics:", "repeats=1000000000: must be less than or equal to 100000"),
+        ("metrics:", "seeds: [1.5, -1]\nmetrics:", r"2 errors: \(1\) seeds.0=1.5: .* \(2\) seeds.1=-1: "),
+        ("[8, 16, 32]", "{range: [8, .nan, 1]}", "range needs three numbers"),
+        ("[8, 16, 32]", "{range: [8, .inf, 1]}", "range needs three numbers"),
+        ("[8, 16, 32]", "{geometric: [1, 1e300, 1.0001]}", "more than 100000 values"),
+        ("[8, 16, 32]", "{range: [1, 5000, 1]}\n  seed: {range: [1, 5000, 1]}", r"50,000,000 points, the product of the axes"),
+        ("metrics:", "labels: {cycles: {factor: .inf, decimals: 1000}}\nmetrics:", "labels.cycles.factor=inf: must be a finite"),
+        ("metrics:", "repeats: 2\nlabels: {cycles: {decimals: 16}}\nmetrics:", "labels.cycles.decimals=16: must be less than"),
+        ("base: {", "repeats: 2\nbase: {seed: 9223372036854775807, ", "seed=9223372036854775807 must be a whole number from 0"),
+    ],
+)  # fmt: skip
+def test_numbers_of_a_sweep_file_have_bounds(file: Path, old: str, new: str, told: str) -> None:
+    edited(file, old, new)
+    start = time.perf_counter()
+    with pytest.raises(InputError, match=told):
+        read_sweep(file)
+    assert time.perf_counter() - start < 3
+
+
 def test_labels_are_text_however_they_look(file: Path, tmp_path: Path) -> None:
     """Labels 1, 01 and 1.0 are three variants: three rows of the table, three heads, three panels, with a value each."""
     edited(file, "  workload.batch_size: [8, 16, 32]\n", "")

@@ -25,7 +25,7 @@ from neupims_sim.errors import InputError
 from neupims_sim.interruption import exit_code
 from neupims_sim.sweeps import Progress, Sweep, read_sweep
 from neupims_sim.sweeps import sweep as run_sweep
-from neupims_sim.sweeps.derivation import expression_problem
+from neupims_sim.sweeps.derivation import evaluate, expression_problem
 from neupims_sim.sweeps.failures import Failure, grouped
 from neupims_sim.sweeps.overview import find_results, is_sweep
 from neupims_sim.sweeps.points import place_text
@@ -181,9 +181,9 @@ def _chosen(table: pd.DataFrame, where: str) -> pd.Series[bool]:
     if problem:
         raise InputError(f"--where {where!r}: {problem}")
     try:
-        chosen = table.eval(where.strip(), engine="python")
-    except (TypeError, ValueError, NotImplementedError, SyntaxError, ArithmeticError, AttributeError) as error:
-        raise InputError(f"--where {where!r}: {' '.join(str(error).split())}") from None
+        chosen = evaluate(table, where)
+    except ValueError as error:
+        raise InputError(f"--where {where!r}: {error}") from None
     if not isinstance(chosen, pd.Series) or chosen.dtype != bool:
         raise InputError(f"--where {where!r}: must be true or false for every row, such as 'cycles > 1000'")
     return chosen

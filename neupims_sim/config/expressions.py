@@ -5,6 +5,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 
+from neupims_sim.errors import shown
+
+MOST_CHARACTERS = 200
+MOST_VALUE = 2**40
+"""Of a result and of every part of it; the longest timing of a table is far below."""
+
 
 class ExpressionError(ValueError):
     """The text is not an expression of this kind."""
@@ -17,6 +23,12 @@ def evaluate(text: str, lookup: Callable[[str], int]) -> int:
     """
 
     def value(node: ast.expr) -> int:
+        found = operated(node)
+        if abs(found) > MOST_VALUE:
+            raise ExpressionError(f"{shown(text)} yields more than {MOST_VALUE:,}")
+        return found
+
+    def operated(node: ast.expr) -> int:
         match node:
             case ast.Constant(value=int(number)) if not isinstance(number, bool):
                 return number
@@ -34,12 +46,14 @@ def evaluate(text: str, lookup: Callable[[str], int]) -> int:
                 return max(value(a) for a in args)
             case ast.Call(func=ast.Name(id="min"), args=args, keywords=[]) if args:
                 return min(value(a) for a in args)
-        raise ExpressionError(f"{text!r} is not an expression of timing parameters, integers, + - * // max min")
+        raise ExpressionError(f"{shown(text)} is not an expression of timing parameters, integers, + - * // max min")
 
+    if len(text) > MOST_CHARACTERS:
+        raise ExpressionError(f"{shown(text)} has {len(text):,} characters; allowed: up to {MOST_CHARACTERS}")
     try:
         tree = ast.parse(text, mode="eval")
-    except (SyntaxError, ValueError):
-        raise ExpressionError(f"{text!r} is not an expression") from None
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        raise ExpressionError(f"{shown(text)} is not an expression") from None
     return value(tree.body)
 
 
