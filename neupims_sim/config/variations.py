@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from neupims_sim.config.checks import violations
-from neupims_sim.config.files import parse_overrides
 from neupims_sim.config.loader import NAMED_SECTIONS, load_config, merge, resolve
+from neupims_sim.config.overrides import parse_overrides
 from neupims_sim.config.schema import Config
 
 Tree = dict[str, Any]
@@ -68,12 +68,9 @@ def _varied(known: _Resolved, values: Mapping[str, Any]) -> Config | None:
     """The configuration with other values; None if it is not valid. Sections that have none of the keys stay as they are."""
     tree = known.tree
     changed = set()
-    for keys, value in parse_overrides(values):
-        nested: Any = value
-        for key in reversed(keys):
-            nested = {key: nested}
-        tree = merge(tree, nested, append_constraints=False)
-        changed.add(keys[0])
+    for override in parse_overrides(values):
+        tree = merge(tree, override.tree, append_constraints=False)
+        changed.add(override.keys[0])
     try:
         config = Config.model_validate(
             {name: _section(known.config, name, tree[name], name in changed) for name in tree}
