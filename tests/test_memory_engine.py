@@ -13,7 +13,7 @@ from memory_cases import Program, Transfer, Work, memory, mixes
 from neupims_sim.config import MemoryConfig, load_memory
 from neupims_sim.config.memory import Constraint
 from neupims_sim.errors import InputError
-from neupims_sim.memory import COMMANDS, READ, WRITE, CommandDevice, PimProgram, check_commands, engine, resolve
+from neupims_sim.memory import COMMANDS, READ, WRITE, CommandDevice, PimProgram, check_commands, resolve
 from neupims_sim.memory.device import needed_rows
 from neupims_sim.memory.program import GWRITE, TILE
 from neupims_sim.memory.spec import ACT, BANK, BANK_GROUP, OTHER_RANKS, RANK, RD, Row
@@ -361,9 +361,3 @@ def test_rows_of_a_pseudo_channel_bind_all_its_ranks_and_no_other_pseudo_channel
     assert activated[16] - activated[0] == 70
     assert activated[48] - activated[32] == 70
     assert activated[32] < 70
-
-
-def test_compiled_code_of_other_command_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "IMPORTED", (*engine.IMPORTED[:-1], 99))
-    with pytest.raises(RuntimeError, match="was made with other command numbers; delete that folder"):
-        device(DRAM)

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption
+from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption, group
 from neupims_sim.cli.output import print_json
 from neupims_sim.config import Config, MemoryConfig, check_file, dump_config, load_config
 from neupims_sim.config.files import label
 from neupims_sim.config.starting import start
 from neupims_sim.errors import InputError
 
-app = typer.Typer(help="Show, check and start configurations.", no_args_is_help=True)
+app = group("Show, check and start configurations.")
 
 
 @app.command()

@@ -8,38 +8,56 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 import neupims_sim
-from neupims_sim.cli import (
-    config,
-    experiment,
-    listing,
-    memory,
-    npu,
-    plot,
-    report,
-    retrieve,
-    run,
-    serve,
-    sweep,
-    trace,
-    validate,
-)
+from neupims_sim.cli.options import group
 from neupims_sim.cli.usage import UsageError, describe
 from neupims_sim.errors import InputError, clear_line
 from neupims_sim.interruption import exit_code, interruptible
 
 NAME = "neupims-sim"
 
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "list": ("listing", "list_names"),
+    "run": ("run", "run"),
+    "serve": ("serve", "serve"),
+    "sweep": ("sweep", "sweep"),
+    "results": ("sweep", "results"),
+    "plot": ("plot", "plot"),
+    "report": ("report", "report"),
+    "experiment": ("experiment", "experiment"),
+    "config": ("config", "app"),
+    "memory": ("memory", "app"),
+    "npu": ("npu", "app"),
+    "trace": ("trace", "app"),
+    "retrieve": ("retrieve", "retrieve"),
+    "validate": ("validate", "validate"),
+}
+"""Module of this package, and the function or group in it, of every command; a module is loaded when its command is wanted."""
+
 
 class _Program(TyperGroup):
     """The commands; an interruption by Ctrl-C, SIGTERM or SIGHUP is one line."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name]
+        found = getattr(import_module(f"neupims_sim.cli.{module}"), attribute)
+        if not isinstance(found, typer.Typer):
+            function, found = found, typer.Typer(add_completion=False, rich_markup_mode=None)
+            found.command(cmd_name)(function)
+        return typer.main.get_command(found)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -51,14 +69,7 @@ class _Program(TyperGroup):
             raise typer.Exit(exit_code(interrupt)) from None
 
 
-app = typer.Typer(
-    name=NAME,
-    cls=_Program,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # help is plain text: [brackets] are brackets
-)
+app = group("", name=NAME, cls=_Program, add_completion=True, context_settings={"help_option_names": ["-h", "--help"]})
 
 
 def _show_version(wanted: bool) -> None:
@@ -74,22 +85,6 @@ def program(
     ] = False,
 ) -> None:
     """Simulate NPU+PIM accelerators with dual row buffers and sub-batch interleaving."""
-
-
-app.add_typer(config.app, name="config")
-app.add_typer(memory.app, name="memory")
-app.add_typer(npu.app, name="npu")
-app.add_typer(trace.app, name="trace")
-app.command("list")(listing.list_names)
-app.command()(run.run)
-app.command()(serve.serve)
-app.command()(sweep.sweep)
-app.command()(sweep.results)
-app.command()(plot.plot)
-app.command()(report.report)
-app.command()(experiment.experiment)
-app.command()(retrieve.retrieve)
-app.command()(validate.validate)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import typer
-
 from neupims_sim.cli.memory_check import check
 from neupims_sim.cli.memory_import import import_table
 from neupims_sim.cli.memory_replay import replay
 from neupims_sim.cli.memory_show import show
 from neupims_sim.cli.memory_timeline import timeline
-from neupims_sim.cli.options import JsonOption
+from neupims_sim.cli.options import JsonOption, group
 from neupims_sim.cli.output import print_json, print_table
 from neupims_sim.config import MemoryConfig, available, load_memory
 from neupims_sim.config.files import label
 
-app = typer.Typer(help="Memories, without the rest of a system.", no_args_is_help=True)
+app = group("Memories, without the rest of a system.")
 
 
 @app.command("list")

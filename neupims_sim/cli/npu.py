@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from neupims_sim.cli.options import group
 from neupims_sim.config.schema import SystolicConfig
 from neupims_sim.errors import InputError
 from neupims_sim.npu import Gemm, share_gemm, utilization
 
-app = typer.Typer(help="Cycles of the NPU's units, without memory.", no_args_is_help=True)
+app = group("Cycles of the NPU's units, without memory.")
 
 
 @app.callback()

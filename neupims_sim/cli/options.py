@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,12 @@ SetOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def group(help_text: str, **settings: Any) -> typer.Typer:
+    """A group of commands. Help is plain text, in which [brackets] are brackets."""
+    plain: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
+    return typer.Typer(**{"help": help_text, "no_args_is_help": True, **plain, **settings})
 
 
 def image_size(text: str, command: str) -> tuple[int, int]:

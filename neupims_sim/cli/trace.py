@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption
+from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption, group
 from neupims_sim.cli.options import image_size as parse_size
 from neupims_sim.cli.output import print_json, print_table
 from neupims_sim.cli.trace_import import import_file
@@ -24,7 +24,7 @@ from neupims_sim.errors import InputError
 from neupims_sim.trace import Trace, check_trace, open_trace, summarize, total, write_trace
 from neupims_sim.workloads import generate_llm, generate_resnet, generate_retrieval, generate_vit, request_batch
 
-app = typer.Typer(help="Make, show and check operator traces.", no_args_is_help=True)
+app = group("Make, show and check operator traces.")
 app.command("import")(import_file)
 
 OutputOption = Annotated[

@@ -34,7 +34,7 @@ def _problem(error: Any, message: str) -> str:
         options = [name for parameter in context.command.get_params(context) for name in _names(parameter)]
         return f"no such option {shown(error.option_name)}; {suggestion(error.option_name, options)}"
     if unknown := re.match(r"No such command (['\"])(.*?)\1", message):
-        return f"no such command {shown(unknown[2])}; {suggestion(unknown[2], context.command.commands)}"
+        return f"no such command {shown(unknown[2])}; {suggestion(unknown[2], context.command.list_commands(context))}"
     if choice := re.search(r"'([^']*)' is not one of (.*)", error.message):
         names = re.findall(r"'([^']*)'", choice[2])
         return f"{_name(error.param)} {shown(choice[1])}: not an option; {suggestion(choice[1], names)}"

@@ -275,7 +275,6 @@ class CommandDevice:
     """
 
     def __init__(self, spec: ResolvedSpec, *, log: bool = False, most_window_cycles: int = en.NEVER) -> None:
-        en.check_compiled()
         self.spec = spec
         self.table = build_table(spec)
         self.channels = build_channels(self.table)

@@ -25,13 +25,12 @@ receive records as pointers, which is what makes the small functions below free;
 # mypy: disable-error-code="no-any-return,return-value"
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numba.cpython.unsafe.numbers import trailing_zeros
 
+from neupims_sim.compiling import kept
 from neupims_sim.memory.program import GWRITE as OP_GWRITE
 from neupims_sim.memory.spec import (
     ACT,
@@ -56,10 +55,10 @@ from neupims_sim.memory.spec import (
     CHANNEL as CHANNEL_LEVEL,
 )
 
-compiled = njit(cache=True, error_model="numpy")
+compiled = kept(error_model="numpy")
 """Every function of the engine: no checks for division by zero inside."""
 
-inlined = njit(cache=True, error_model="numpy", inline="always")
+inlined = kept(error_model="numpy", inline="always")
 """For a few functions in the innermost loops that the compiler would leave as calls."""
 
 NEVER = 1 << 62
@@ -205,26 +204,6 @@ REQUEST = _record(("local",), ("kind",), ("cycle",), ("item",))
 
 FOR_REFRESH, FOR_PIM, FOR_MEMORY = 0, 1, 2
 """Who wants the command that a channel has chosen."""
-
-IMPORTED = (
-    N_COMMANDS, ACT, PRE, RD, WR, REF, GWRITE, HEADER, PIM_ACT, PIM_PRE, GEMV, REFPB, PREA,
-    CHANNEL_LEVEL, PSEUDO_CHANNEL, RANK, BANK_GROUP, BANK, OP_GWRITE,
-)  # fmt: skip
-"""Constants of other modules that are compiled into the functions below."""
-
-
-@compiled
-def compiled_constants() -> tuple[int, ...]:
-    """:data:`IMPORTED` as it was when this module was compiled; Numba's cache notices changes of this file only."""
-    return IMPORTED
-
-
-def check_compiled() -> None:
-    """Raise RuntimeError if the compiled code on disk is older than the constants that it was made with."""
-    if compiled_constants() != IMPORTED:
-        raise RuntimeError(
-            f"compiled code in {Path(__file__).with_name('__pycache__')} was made with other command numbers; delete that folder"
-        )
 
 
 @compiled

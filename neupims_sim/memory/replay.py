@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from neupims_sim.compiling import kept
 from neupims_sim.errors import InputError
 from neupims_sim.memory.device import CommandDevice
 from neupims_sim.memory.engine import READ, WRITE
@@ -268,7 +268,7 @@ def _line_of(text: Text, request: int) -> int:
     return next(number for which, number in enumerate(holding) if which == request)
 
 
-@njit(cache=True)
+@kept()
 def _parse(text: Text, address: Int64Array, kind: Int64Array, cycle: Int64Array) -> tuple[int, int, int]:
     """Fill the arrays; returns (requests, 0, 0), or (requests before it, line number, position) of the first bad line."""
     size = len(text)
@@ -303,7 +303,7 @@ def _parse(text: Text, address: Int64Array, kind: Int64Array, cycle: Int64Array)
     return count, 0, 0
 
 
-@njit(cache=True)
+@kept()
 def _skip_blanks(text: Text, at: int) -> int:
     """The position of the next character of the line that is not blank; -1 stays -1."""
     while 0 <= at < len(text) and (text[at] == _SPACE or text[at] == _TAB or text[at] == _RETURN):
@@ -311,13 +311,13 @@ def _skip_blanks(text: Text, at: int) -> int:
     return at
 
 
-@njit(cache=True)
+@kept()
 def _at_end(text: Text, at: int) -> bool:
     """Whether nothing more is on the line."""
     return at >= len(text) or text[at] == _NEWLINE or text[at] == _HASH
 
 
-@njit(cache=True)
+@kept()
 def _kind(text: Text, at: int) -> tuple[int, int]:
     """(READ or WRITE, position after the word); position -1 for another word."""
     for word in (_READ, _READ_LOWER, _MEMORY_READ, _FETCH):
@@ -329,7 +329,7 @@ def _kind(text: Text, at: int) -> tuple[int, int]:
     return READ, -1
 
 
-@njit(cache=True)
+@kept()
 def _is_word(text: Text, at: int, word: Text) -> bool:
     if at + len(word) > len(text):
         return False
@@ -339,7 +339,7 @@ def _is_word(text: Text, at: int, word: Text) -> bool:
     return True
 
 
-@njit(cache=True)
+@kept()
 def _number(text: Text, at: int, base: int, most_digits: int) -> tuple[int, int]:
     """(value, position after it); position -1 if there is no number or it has too many digits."""
     value, begin = 0, at

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from neupims_sim.compiling import kept
 from neupims_sim.memory.inspection import dot_product_cycles
 from neupims_sim.memory.spec import COMMANDS, GEMV, GWRITE, HEADER, RD, WR, ResolvedSpec
 
@@ -170,7 +170,7 @@ class CommandRecorder:
         return Intervals(rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3:])
 
 
-@njit(cache=True)
+@kept()
 def reduce_log(
     log: Any,
     roles: Any,
@@ -225,7 +225,7 @@ def reduce_log(
     return memory_rows, pim_rows
 
 
-@njit(cache=True)
+@kept()
 def count_at(bins: Any, before: Any, kind: int, channel: int, cycle: int, shift: int, amount: int) -> None:
     """Count ``amount`` at ``cycle`` from the first interval on, or before it; what lies behind the last is of no interest."""
     if cycle < 0:
@@ -234,7 +234,7 @@ def count_at(bins: Any, before: Any, kind: int, channel: int, cycle: int, shift:
         bins[kind, channel, cycle >> shift] += amount
 
 
-@njit(cache=True)
+@kept()
 def end_interval(here: Any, channel: int, rows: Any, count: int, first: int, last: int) -> int:
     """Note an interval if there is one and it touches the window, and forget it; returns how many are noted now."""
     if here[_FIRST] + here[_SECOND] > 0 and here[_END] > first and here[_BEGIN] < last:
