@@ -1,5 +1,18 @@
 """``python -m neupims_sim`` is the program ``neupims-sim``."""
 
-from neupims_sim.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def main() -> None:
+    """Run the command line; an interruption while the program loads is one line, too."""
+    try:
+        from neupims_sim.cli import main as program
+    except KeyboardInterrupt:
+        sys.exit("error: interrupted")
+    program()
+
+
+if __name__ == "__main__":
+    main()

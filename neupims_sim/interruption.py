@@ -12,11 +12,17 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked this process to end."""
+    """A signal asked this process to end.
+
+    Its number is its only argument, for SimPy makes an exception that leaves a process anew, from its arguments.
+    """
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        super().__init__(number)
         self.number = number
+
+    def __str__(self) -> str:
+        return f"interrupted by {signal.Signals(self.number).name}"
 
 
 @contextmanager

@@ -180,7 +180,7 @@ def test_the_shell_completes_commands_and_options() -> None:
         (signal.SIGHUP, 129, "interrupted by SIGHUP"),
     ],
 )
-@pytest.mark.parametrize("when", ["simulate", "write_run"])
+@pytest.mark.parametrize("when", ["simulate", "within a process of SimPy", "write_run"])
 def test_a_signal_ends_a_run_with_one_line_and_leaves_nothing(
     capsys: Captured,
     tmp_path: Path,
@@ -196,11 +196,13 @@ def test_a_signal_ends_a_run_with_one_line_and_leaves_nothing(
         os.kill(os.getpid(), number)
         time.sleep(10)
 
-    if when == "simulate":
-        monkeypatch.setattr("neupims_sim.simulation.simulate", interrupted)
-    else:
-        monkeypatch.setattr("neupims_sim.simulation.directory.environment", interrupted)
-    assert run(capsys, "run", "gpu_a100") == (code, "", f"error: {message}\n")
+    places = {
+        "simulate": "neupims_sim.simulation.simulate",
+        "within a process of SimPy": "neupims_sim.memory.models.IdealMemory.transfer",
+        "write_run": "neupims_sim.simulation.directory.environment",
+    }
+    monkeypatch.setattr(places[when], interrupted)
+    assert run(capsys, "run", "npu_only", "--set", "memory=ideal") == (code, "", f"error: {message}\n")
     assert not list(tmp_path.iterdir())
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from neupims_sim.memory import legality
 from neupims_sim.memory.spec import (
@@ -24,6 +23,9 @@ from neupims_sim.memory.spec import (
     RD,
     ResolvedSpec,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 IN_ORDER = ("ACT", "PRE", "PREA", "RD", "WR", "REF", "REFPB", "GWRITE", "HEADER", "PIM_ACT", "GEMV", "PIM_PRE")
 """Commands as people read them: of the memory row buffer, refresh, PIM."""
@@ -173,6 +175,8 @@ def minimum_distances(spec: ResolvedSpec, relation: Relation, dots: int) -> pd.D
     A command that addresses more than the relation tells apart (REF in "same rank, other bank group") is in "same bank" only.
     ``dots``: dot-products of the previous GEMV. Windows (tFAW) are no distance of two commands and are left out.
     """
+    import pandas as pd  # here, because it is slow to load and a run does without
+
     levels = COMMAND_LEVEL | {"PIM_ACT": spec.pim_act_level}
     names = [name for name in declared_commands(spec) if relation.shared == BANK or levels[name] > relation.shared]
     table = pd.DataFrame(np.nan, index=names, columns=names)
