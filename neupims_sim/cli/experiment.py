@@ -49,7 +49,7 @@ def experiment(
     folder, is_own = find_experiment(name)
     page = read_page(folder / PAGE)
     file = folder / SWEEP
-    definition = read_sweep(file)
+    definition = read_sweep(file, plots=False)
     results = out or Path("results") / (f"{definition.name}-quick" if quick else definition.name)
     table = run_with_progress(file, results, workers, quick, dask, retry_failed)
     failed = tell_failures(definition, table)

@@ -58,7 +58,7 @@ def sweep(
 
     Interrupt it whenever you like: the same command goes on. Exit code 1 if a point failed.
     """
-    definition = read_sweep(file)
+    definition = read_sweep(file, plots=False)
     directory = out or Path("results") / definition.name
     table = run_with_progress(file, directory, workers, dask=dask, retry_failed=retry_failed)
     _print_table(definition, table)

@@ -37,11 +37,11 @@ RATIO = "ratio to the first step"
 def ablation(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     """Bars of a metric relative to the first of several variants, and above each what it adds to the one before.
 
-    Options: ``steps`` (axis of the variants, in the order in which they build on each other; required), ``x``, ``metric``
+    Options: ``steps`` (axis of the variants, in the order in which they build on each other; required), ``x``, ``panels``, ``metric``
     (throughput unless given), ``better`` (``lower`` for cycles and the like: the ratio is first / value), ``reference`` (column
     with ratios to the first step from elsewhere), ``title``. Ratios are taken seed by seed.
     """
-    check_options(options, ("x", "steps", "better", "reference"))
+    check_options(options, ("x", "panels", "steps", "better", "reference"))
     labels: Labels = options["labels"]
     steps, better = needed_axis(options, "steps"), choice(options, "better", BETTER)
     metric = options.get("metric", "throughput_tokens_per_s")
@@ -51,7 +51,7 @@ def ablation(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     reference, first = reference_of(table, options), table[steps].iloc[0]
     table = table.drop_duplicates(list(options["axes"]))
     table = table.assign(**{RATIO: relative_to(table, options["axes"], steps, first, metric, better)})
-    measured = measure(table, options, "steps", [RATIO, *([reference] if reference else [])])
+    measured = measure(table, options, [RATIO, *([reference] if reference else [])], steps)
     places = measured.places
     names = hue_names(places, labels)
 

@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
+from neupims_sim.errors import InputError, shown
 from neupims_sim.plots.frame import Sample, check_bars, finish, grid, parts_of, set_ticks
-from neupims_sim.plots.options import axis_option, main_axis, numbers
+from neupims_sim.plots.options import main_axis, numbers
 from neupims_sim.plots.repeats import half_width, over_seeds
 from neupims_sim.plots.style import FAINT, INK, filling
 from neupims_sim.plots.text import CHARACTER_INCHES, short_number, wrapped
@@ -100,12 +101,9 @@ class Measured(NamedTuple):
     places: Places
 
 
-def measure(
-    table: pd.DataFrame, options: Mapping[str, Any], hue_key: str, columns: Sequence[str], hue: str | None = None
-) -> Measured:
-    """The points with means of ``columns`` over the seeds, x from the options, and the hue that option ``hue_key`` names."""
-    hue = axis_option(options, hue_key, hue)
-    x = main_axis(options, hue)
+def measure(table: pd.DataFrame, options: Mapping[str, Any], columns: Sequence[str], hue: str | None) -> Measured:
+    """The points with means of ``columns`` over the seeds, and x from the options."""
+    x = main_axis(table, options, hue)
     table, axes = over_seeds(table, options["axes"], columns, (x, hue))
     further = [axis for axis in axes if axis not in (x, hue)]
     hues = list(table[hue].unique()) if hue else [None]
@@ -169,8 +167,15 @@ def group_title(places: Places, labels: Labels) -> str:
 
 
 def hue_names(places: Places, labels: Labels) -> dict[Hashable, str]:
-    """What the legend calls the hues; nothing if there is no hue axis."""
-    return {hue: labels.value(places.hue, hue) if places.hue else "" for hue in places.hues}
+    """What the legend calls the hues; nothing if there is no hue axis. Raises InputError if it would call two of them the same."""
+    names = {hue: labels.value(places.hue, hue) if places.hue else "" for hue in places.hues}
+    for name in names.values():
+        same = [hue for hue in names if names[hue] == name]
+        if len(same) > 1:
+            raise InputError(
+                f"names.{places.hue}: {shown(same[0])} and {shown(same[1])} are both called {shown(name)}; name them apart"
+            )
+    return names
 
 
 def draw_chart(chart: Chart, options: Mapping[str, Any]) -> Figure:

@@ -10,6 +10,8 @@ and ``axes`` (names of the table's columns that are axes, in order), ``labels`` 
 
 from __future__ import annotations
 
+import math
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,11 +35,22 @@ PLOTS: Registry[Plot] = Registry(
 DEFAULT_KIND = "throughput_bars"
 
 
+class OwnPlotError(InputError):
+    """A plot that is not ours has failed; ``error`` is its exception."""
+
+    def __init__(self, kind: str, error: Exception) -> None:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}, line {frame.lineno}"
+        super().__init__(f"plot.kind={kind!r}: {type(error).__name__}: {error} ({place})")
+        self.error = error
+
+
 def draw(
     directory: str | Path,
     kind: str | None = None,
     metric: str | None = None,
     output: str | Path | Sequence[str | Path] | None = None,
+    **options: Any,
 ) -> list[Path]:
     """Draw the results in a folder; returns the files written.
 
@@ -48,6 +61,7 @@ def draw(
     metric: the column to show; that of the sweep file, or else the plot's own choice, unless given.
     output: the file or files to write, each of every plot (pdf, png or svg); ``DIRECTORY/<kind>.pdf`` and ``.png`` unless given. If
         there are several plots, the names end in ``-1``, ``-2`` and so on.
+    options: of the plot (``x``, ``hue``, ``panels``, ...), on top of those of the sweep file.
     """
     directory = Path(directory)
     stated_files = [Path(file) for file in ([output] if isinstance(output, str | Path) else output or [])]
@@ -57,9 +71,8 @@ def draw(
     plots = stated_plots(sweep, kind)
     files = []
     for number, (name, stated) in enumerate(plots, start=1):
-        options = stated if metric is None else stated | {"metric": metric}
         try:
-            figure = make_figure(sweep, table, name, options)
+            figure = make_figure(sweep, table, name, _overridden(stated, options, metric))
         except InputError as error:
             raise InputError(f"{label(directory)}: {error}") from error
         ending = f"-{number}" if len(plots) > 1 else ""
@@ -71,13 +84,39 @@ def draw(
     return files
 
 
+_PLACES = ("x", "hue", "style", "panels")
+"""Options that give an axis its place."""
+
+
+def _overridden(stated: Mapping[str, Any], options: Mapping[str, Any], metric: str | None) -> dict[str, Any]:
+    """Options of the sweep file with others on top; without what the file says about an axis or a metric that is not shown any more."""
+    dropped = {key for key in _PLACES if key not in options and stated.get(key) in options.values()}
+    if options.get("hue", stated.get("hue")) != stated.get("hue"):
+        dropped.add("baseline")
+    if metric is not None:
+        dropped |= {"reference", "references", "error"}
+    kept = {key: value for key, value in stated.items() if key not in dropped}
+    return {**kept, **options, **({} if metric is None else {"metric": metric})}
+
+
 def make_figure(sweep: Sweep, table: pd.DataFrame, kind: str, options: Mapping[str, Any]) -> Figure:
     """The figure of one plot; ``options`` are those that a sweep file states for it. Raises InputError if they do not fit."""
     known = {"axes": sweep.axes, "labels": sweep.shown_labels()}
-    chosen = chosen_points(table, options.get("where", {}))
+    chosen = chosen_points(table.replace([math.inf, -math.inf], math.nan), options.get("where", {}))
     stated = {name: value for name, value in options.items() if name != "where"}
-    with mpl.rc_context(STYLE):
-        return PLOTS[kind](chosen, {"title": sweep.title, **stated, **known})
+    plot = PLOTS[kind]
+    try:
+        with mpl.rc_context(STYLE):
+            figure = plot(chosen, {"title": sweep.title, **stated, **known})
+    except InputError:
+        raise
+    except Exception as error:
+        if PLOTS.module(kind) is None:  # a bug of ours
+            raise
+        raise OwnPlotError(kind, error) from error
+    if not isinstance(figure, Figure):
+        raise InputError(f"plot.kind={kind!r}: returned {type(figure).__name__}, not a Figure of Matplotlib")
+    return figure
 
 
 def stated_plots(sweep: Sweep, kind: str | None = None) -> list[tuple[str, dict[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,9 +17,20 @@ from matplotlib.ticker import AutoLocator, FixedLocator, Locator, MaxNLocator
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.plots.drawing import PLOTS
 from neupims_sim.plots.frame import check_panels, finish, log_locator, set_ticks
-from neupims_sim.plots.options import LOGS, axis_option, check_options, choice, flag, listed, numbers
+from neupims_sim.plots.options import (
+    LOGS,
+    SEED,
+    axis_option,
+    check_options,
+    choice,
+    flag,
+    hue_axis,
+    listed,
+    numbers,
+    varying_axes,
+)
 from neupims_sim.plots.repeats import half_width, over_seeds
-from neupims_sim.plots.style import FAINT, INK, MARKERS, PALETTE
+from neupims_sim.plots.style import FAINT, INK, MARKERS, MOST_HUES, PALETTE
 from neupims_sim.plots.text import CHARACTER_INCHES, plain_number, wrapped
 from neupims_sim.sweeps import Labels
 
@@ -58,8 +70,9 @@ def lines(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     ``hue`` (axis with one colour per value), ``style`` (axis with one kind of line and marker per value), ``panels`` (axis
     with one panel per value), ``log`` (``"x"``, ``"y"``, ``"xy"``), ``bound`` (a column in the unit of the first y, drawn grey
     and dashed; or a list with a column or null for each y), ``ideal`` (true: from the first point of every line a dotted one that
-    grows as x does), ``title``. Values are in the order of the table. A missing number, or one that a logarithmic axis cannot
-    show, breaks its line. Points that differ in their seed only are one point, their mean, in a band that is the 95 % confidence
+    grows as x does), ``title``. ``hue``, ``panels`` and ``style`` are in this order the axes with several values unless given. Values
+    are in the order of the table. A missing number, or one that a logarithmic axis cannot show, breaks its line, with a cross at the
+    foot of the panel. Points that differ in their seed only are one point, their mean, in a band that is the 95 % confidence
     interval of the mean.
     """
     layout = _layout(table, options)
@@ -85,6 +98,7 @@ def lines(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
             if layout.ideal:
                 _draw_ideals(panel, part, layout, y)
             _draw_lines(panel, part, layout, y, lines)
+            _mark_missing(panel, part, layout, y, lines)
             if bound is not None:
                 _draw_bounds(panel, part, layout, _bound_of(y))
         _scale_y(grid[row][0], table[y], "y" in layout.log)
@@ -103,8 +117,7 @@ def lines(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
 
 def _layout(table: pd.DataFrame, options: Mapping[str, Any]) -> Layout:
     check_options(options, ("x", "y", "hue", "style", "panels", "log", "bound", "ideal"))
-    axes = list(options["axes"])
-    x = options.get("x", axes[-1] if axes else None)
+    x = options.get("x", _default_x(table, options))
     y = options.get("metric", options.get("y"))
     for key, value in (("x", x), ("y", y)):
         if value is None or value == []:
@@ -120,8 +133,21 @@ def _layout(table: pd.DataFrame, options: Mapping[str, Any]) -> Layout:
         if bound is not None:
             numbers(table, bound, "plot.bound")
     log = choice(options, "log", LOGS)
-    hue, style, panels = (axis_option(options, key) for key in ("hue", "style", "panels"))
+    panels = axis_option(options, "panels")
+    stated = {"x": x, "panels": panels}
+    hue = hue_axis(table, {**options, **stated}, MOST_HUES)
+    placed = [*(options.get(key) for key in ("style", "panels")), x, hue]
+    left = iter([axis for axis in varying_axes(table, options) if axis not in placed])
+    panels = panels if "panels" in options else next(left, None)
+    style = axis_option(options, "style") if "style" in options else next(left, None)
     return Layout(x, ys, bounds, hue, style, panels, log, flag(options, "ideal"))
+
+
+def _default_x(table: pd.DataFrame, options: Mapping[str, Any]) -> str | None:
+    """The last axis of numbers, if possible with several."""
+    axes = [axis for axis in options["axes"] if pd.api.types.is_numeric_dtype(table[axis]) and axis != SEED]
+    varying = [axis for axis in axes if axis in varying_axes(table, options)]
+    return varying[-1] if varying else axes[-1] if axes else None
 
 
 def _check_points(table: pd.DataFrame, layout: Layout, axes: Sequence[str]) -> None:
@@ -211,6 +237,17 @@ def _draw_lines(panel: Axes, part: pd.DataFrame, layout: Layout, y: str, lines: 
                 panel.fill_between(points[layout.x], low, high, color=line.colour, alpha=0.2, linewidth=0)
 
 
+def _mark_missing(panel: Axes, part: pd.DataFrame, layout: Layout, y: str, lines: Mapping[Any, Line]) -> None:
+    """A cross at the foot of the panel for every number that a line lacks; those at one x stand above each other."""
+    above: Counter[float] = Counter()
+    for key, points in _groups(part, layout):
+        for x in points.loc[points[y].isna(), layout.x]:
+            height = 0.03 + CROSS_SHARE * above[x]
+            look: dict[str, Any] = _CROSS | {"color": lines[key].colour}
+            panel.plot([x], [height], transform=panel.get_xaxis_transform(), **look)
+            above[x] += 1
+
+
 def _draw_ideals(panel: Axes, part: pd.DataFrame, layout: Layout, y: str) -> None:
     """For every line, what it would be if it grew as x does from its first point on; each different one once."""
     drawn: list[tuple[float, float]] = []
@@ -235,6 +272,9 @@ def _draw_bounds(panel: Axes, part: pd.DataFrame, layout: Layout, bound: str) ->
             panel.plot(values[layout.x], values[bound], **_BOUND)
 
 
+CROSS_SHARE = 0.05
+"""Of the height of a panel, from a cross to the next above it."""
+_CROSS: dict[str, Any] = {"linestyle": "none", "marker": "x", "markersize": 4.5, "zorder": 3, "clip_on": False}
 _IDEAL: dict[str, Any] = {"color": FAINT, "linestyle": (0, (1, 2)), "linewidth": 1.0, "zorder": 1.4}
 _BOUND: dict[str, Any] = {"color": FAINT, "linestyle": (0, (4, 3)), "linewidth": 1.0, "zorder": 1.5}
 
@@ -254,6 +294,8 @@ def _legend(table: pd.DataFrame, layout: Layout, lines: Mapping[Any, Line], labe
             handles.append(Line2D([], [], color=colour, **_drawn(line), label=_entry(labels, layout.style, style)))
     if any(layout.bounds):
         handles.append(Line2D([], [], **_BOUND, label="bound"))
+    if table[layout.ys].isna().any(axis=None):
+        handles.append(Line2D([], [], **_CROSS, color=FAINT, label="no number"))
     if layout.ideal:
         handles.append(Line2D([], [], **_IDEAL, label="proportional to x"))
     return handles

@@ -7,12 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from neupims_sim.errors import InputError, dotted_suggestion, suggestion
+from neupims_sim.errors import InputError, dotted_suggestion, shown, suggestion
 from neupims_sim.sweeps.checks import FIXED_COLUMNS
 from neupims_sim.sweeps.labels import value_key
 
 SEED = "seed"
 """The axis that only repeats points."""
+SYSTEM = "system"
 COMMON = ("axes", "labels", "title", "metric")
 """Options that every plot has."""
 LOGS = ("", "x", "y", "xy")
@@ -23,14 +24,24 @@ def check_options(options: Mapping[str, Any], allowed: Collection[str]) -> None:
     """Raise InputError if a plot is given an option that it does not have."""
     for name, value in options.items():
         if name not in (*allowed, *COMMON):
-            raise InputError(f"plot.{name}={value!r}: unknown option; {suggestion(name, allowed)}")
+            raise InputError(f"plot.{name}={shown(value)}: unknown option; {suggestion(name, allowed)}")
+
+
+class MissingColumnError(InputError):
+    """A plot needs a column that the table does not have."""
+
+    def __init__(self, message: str, column: str) -> None:
+        super().__init__(message)
+        self.column = column
 
 
 def column(table: pd.DataFrame, name: Any, key: str) -> str:
     """``name`` if the table has such a column; ``key`` is the option that names it."""
     if not isinstance(name, str) or name not in table.columns:
         known = (str(known) for known in table.columns if known not in FIXED_COLUMNS)
-        raise InputError(f"{key}={name!r}: no such column; {dotted_suggestion(str(name), known)}")
+        raise MissingColumnError(
+            f"{key}={shown(name)}: no such column; {dotted_suggestion(str(name), known)}", str(name)
+        )
     return name
 
 
@@ -38,7 +49,7 @@ def numbers(table: pd.DataFrame, name: Any, key: str) -> pd.Series[float]:
     """A column of numbers; raises InputError if it holds something else, or nothing."""
     values = table[column(table, name, key)]
     if not pd.api.types.is_numeric_dtype(values) or values.isna().all():
-        raise InputError(f"{key}={name!r}: no number in this column")
+        raise InputError(f"{key}={shown(name)}: no number in this column")
     return values.astype(float)
 
 
@@ -48,7 +59,7 @@ def axis_option(options: Mapping[str, Any], key: str, default: str | None = None
     if name is None:
         return None
     if name not in options["axes"]:
-        raise InputError(f"plot.{key}={name!r}: no such axis; {suggestion(str(name), options['axes'])}")
+        raise InputError(f"plot.{key}={shown(name)}: no such axis; {suggestion(str(name), options['axes'])}")
     return str(name)
 
 
@@ -60,18 +71,45 @@ def needed_axis(options: Mapping[str, Any], key: str, default: str | None = None
     return axis
 
 
-def main_axis(options: Mapping[str, Any], *others: str | None) -> str | None:
-    """The axis of option ``x``: by default the last that is none of ``others`` and not the seed; None if there is none."""
-    free = [axis for axis in options["axes"] if axis not in (*others, SEED)]
-    axis = axis_option(options, "x", free[-1] if free else None)
+def panel_axes(options: Mapping[str, Any]) -> list[str]:
+    """The axes of option ``panels``, one or a list: those that are to have no other place."""
+    stated = listed(options.get("panels"))
+    for axis in stated:
+        axis_option({**options, "panels": axis}, "panels")
+    return stated
+
+
+def varying_axes(table: pd.DataFrame, options: Mapping[str, Any]) -> list[str]:
+    """The axes with several values that need a place: not the seed, and none of option ``panels``."""
+    placed = (SEED, *panel_axes(options))
+    return [axis for axis in options["axes"] if axis not in placed and table[axis].nunique(dropna=False) > 1]
+
+
+def main_axis(table: pd.DataFrame, options: Mapping[str, Any], *others: str | None) -> str | None:
+    """The axis of option ``x``: by default the last with several values that is none of ``others``; None if there is no axis left."""
+    free = [axis for axis in options["axes"] if axis not in (*others, SEED, *panel_axes(options))]
+    varying = [axis for axis in varying_axes(table, options) if axis not in others]
+    axis = axis_option(options, "x", (varying or free or [None])[-1])
     return None if axis in others else axis
+
+
+def hue_axis(table: pd.DataFrame, options: Mapping[str, Any], most: int) -> str | None:
+    """The axis of option ``hue``: by default the system, or else the first axis, of those with 2 to ``most`` values that are not x.
+
+    None where one axis alone varies, which is x.
+    """
+    x = axis_option(options, "x")
+    free = [axis for axis in varying_axes(table, options) if axis != x]
+    few = [axis for axis in free if table[axis].nunique(dropna=False) <= most]
+    default = None if not few or (x is None and len(free) < 2) else SYSTEM if SYSTEM in few else few[0]
+    return axis_option(options, "hue", default)
 
 
 def flag(options: Mapping[str, Any], key: str) -> bool:
     """An option that is true or false, false unless given."""
     value = options.get(key, False)
     if not isinstance(value, bool):
-        raise InputError(f"plot.{key}={value!r}: must be true or false")
+        raise InputError(f"plot.{key}={shown(value)}: must be true or false")
     return value
 
 
@@ -79,7 +117,7 @@ def choice(options: Mapping[str, Any], key: str, allowed: Sequence[str]) -> str:
     """One of some words, the first unless given."""
     value = options.get(key, allowed[0])
     if value not in allowed:
-        raise InputError(f"plot.{key}={value!r}: not an option; {suggestion(str(value), map(repr, allowed))}")
+        raise InputError(f"plot.{key}={shown(value)}: not an option; {suggestion(str(value), map(repr, allowed))}")
     return str(value)
 
 
@@ -87,7 +125,7 @@ def count(options: Mapping[str, Any], key: str) -> int | None:
     """A positive whole number, if it is given."""
     value = options.get(key)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise InputError(f"plot.{key}={value!r}: must be a whole number from 1 up")
+        raise InputError(f"plot.{key}={shown(value)}: must be a whole number from 1 up")
     return value
 
 
@@ -104,17 +142,17 @@ def value_of(table: pd.DataFrame, axis: str, wanted: Any, key: str) -> Any:
     for value in values:
         if value_key(value) == value_key(wanted):
             return value
-    raise InputError(f"{key}={wanted!r}: no such value of {axis}; {suggestion(str(wanted), map(str, values))}")
+    raise InputError(f"{key}={shown(wanted)}: no such value of {axis}; {suggestion(str(wanted), map(str, values))}")
 
 
 def chosen_points(table: pd.DataFrame, where: Any) -> pd.DataFrame:
     """The points that have, for every column that ``where`` names, the value or one of the list of values."""
     if not isinstance(where, Mapping):
-        raise InputError(f"plot.where={where!r}: needs columns and their values, such as {{system: neupims}}")
+        raise InputError(f"plot.where={shown(where)}: needs columns and their values, such as {{system: neupims}}")
     for name, wanted in where.items():
         key = f"plot.where.{name}"
         values = [value_of(table, column(table, name, key), value, key) for value in listed(wanted)]
         table = table[table[name].isin(values)]
     if where and table.empty:
-        raise InputError(f"plot.where={dict(where)!r}: no point has all of this")
+        raise InputError(f"plot.where={shown(dict(where))}: no point has all of this")
     return table

@@ -49,11 +49,11 @@ def stage_breakdown(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     (so many columns by their sum over all bars; the rest becomes one segment), ``title``. Further axes are panels. A number missing
     beside others counts as 0.
     """
-    check_options(options, ("columns", "x", "share", "direction", "largest"))
+    check_options(options, ("columns", "x", "panels", "share", "direction", "largest"))
     labels: Labels = options["labels"]
     share, upright = flag(options, "share"), choice(options, "direction", DIRECTIONS) == "vertical"
     columns = _columns(table, listed(options.get("metric", options.get("columns", DEFAULT))))
-    x = main_axis(options)
+    x = main_axis(table, options)
     table, axes = over_seeds(_filled(table, columns), options["axes"], columns, (x,))
     columns, table = _largest(table, columns, count(options, "largest"))
     whole = labels.together([column for column in columns if column != REST])

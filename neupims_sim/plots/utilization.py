@@ -25,7 +25,7 @@ def utilization(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     per value; the last axis unless given), ``references`` (column of ``metrics`` -> column with its values from elsewhere, drawn as
     diamonds), ``log``, ``title``. Further axes are panels.
     """
-    check_options(options, ("metrics", "x", "references", "log"))
+    check_options(options, ("metrics", "x", "panels", "references", "log"))
     labels: Labels = options["labels"]
     metrics = listed(options.get("metric", options.get("metrics", METRICS)))
     if not metrics:
@@ -33,7 +33,7 @@ def utilization(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     references = _references(table, options.get("references", {}), metrics)
     for metric in metrics:
         numbers(table, metric, "plot.metrics")
-    measured = measure(table, options, "", [*metrics, *references.values()])
+    measured = measure(table, options, [*metrics, *references.values()], None)
 
     def panel(points: pd.DataFrame) -> dict[str, BarSet]:
         return {

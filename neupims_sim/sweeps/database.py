@@ -3,6 +3,7 @@
 Tables: ``points``, one row per run, identified by ``hash`` (of the resolved configuration), ``code`` (`code_version`) and
 ``inputs`` (`Inputs.version`); ``places``, the rows of the sweep's table in order, each with its values on the axes and its
 point (places may share one); ``meta``: ``store_version``, ``package_version``, ``sweep`` (the text of the sweep file),
+``source`` (its path),
 ``environment`` (of the last command that ran points: JSON of `neupims_sim.simulation.environment`).
 
 One process writes at a time, which a lock on a file beside the store ensures; the system drops it when that process ends,
@@ -153,17 +154,22 @@ class Reader:
         """The text of the sweep file that the places are of."""
         return self._meta("sweep") or ""
 
+    def source(self) -> Path | None:
+        """Where the sweep file was; None if the store does not say."""
+        found = self._meta("source")
+        return None if found is None else Path(found)
+
     def rows(self) -> Iterator[Row]:
         """Every place whose point has finished, in order."""
-        for axes, point in self._places("status IN ('ok', 'failed')"):
+        for axes, point, _ in self._places("status IN ('ok', 'failed')"):
             try:
                 yield self._row(axes, point)
             except DamagedError as problem:
                 yield self._damaged_row(axes, point, problem)
 
-    def unfinished(self) -> list[dict[str, Any]]:
-        """Every place whose point has not finished, in order."""
-        return [axes for axes, _ in self._places("status NOT IN ('ok', 'failed')")]
+    def places(self) -> list[tuple[dict[str, Any], bool]]:
+        """Every place, in order, and whether its point has finished."""
+        return [(axes, status in ("ok", "failed")) for axes, _, status in self._places("1")]
 
     def runs(self) -> Iterator[Run]:
         """Every point of the sweep, finished or not, in order of its first place."""
@@ -190,13 +196,13 @@ class Reader:
             )
             return int(found.fetchone()[0])
 
-    def _places(self, condition: str) -> list[tuple[dict[str, Any], int]]:
-        """Axes and point of every place whose point meets a condition, in order."""
+    def _places(self, condition: str) -> list[tuple[dict[str, Any], int, str]]:
+        """Axes, point and status of every place whose point meets a condition, in order."""
         with self._told():
             found = self._database.execute(
-                f"SELECT axes, id FROM places JOIN points ON id = point WHERE {condition} ORDER BY position"
+                f"SELECT axes, id, status FROM places JOIN points ON id = point WHERE {condition} ORDER BY position"
             )
-            return [(self._axes(axes), point) for axes, point in found]
+            return [(self._axes(axes), point, status) for axes, point, status in found]
 
     @staticmethod
     def _axes(text: str) -> dict[str, Any]:
@@ -291,7 +297,7 @@ class Store(Reader):
         finally:
             _unlock(self.directory, self._lock)
 
-    def begin(self, sweep_text: str, places: Iterable[Place], code: str, retry_failed: bool) -> Begun:
+    def begin(self, sweep_text: str, source: Path, places: Iterable[Place], code: str, retry_failed: bool) -> Begun:
         """Make ``places`` those of the store.
 
         What has finished stays finished, unless it cannot be read, or it failed and ``retry_failed``.
@@ -318,7 +324,8 @@ class Store(Reader):
                     "UPDATE points SET status = 'pending', result = NULL, error = '', traceback = '' WHERE id = ?",
                     (point,),
                 )
-            for key, value in (("sweep", sweep_text), ("package_version", neupims_sim.__version__)):
+            stated = {"sweep": sweep_text, "source": str(source.absolute()), "package_version": neupims_sim.__version__}
+            for key, value in stated.items():
                 write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
         return Begun(list(damaged.values()), list(retried.values()), lost)
 
@@ -357,7 +364,7 @@ class Store(Reader):
     def _to_run_again(self, retry_failed: bool) -> tuple[dict[int, Again], dict[int, Again]]:
         """Finished points that are damaged, and, if they are to be retried, those that failed."""
         damaged, retried = dict[int, Again](), dict[int, Again]()
-        for axes, point in self._places("status IN ('ok', 'failed')"):
+        for axes, point, _ in self._places("status IN ('ok', 'failed')"):
             try:
                 row = self._row(axes, point)
             except DamagedError as problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -10,18 +11,40 @@ from pydantic_core import ErrorDetails
 from neupims_sim.config.explain import explain
 from neupims_sim.config.files import available, label, parse_yaml, read_text
 from neupims_sim.errors import MOST_PROBLEMS, InputError, joined, suggestion
+from neupims_sim.registry import Registry
 from neupims_sim.sweeps.checks import problems
 from neupims_sim.sweeps.definition import Sweep
 
+PLOT_CHECKS: Registry[Callable[[Sweep, bool], None]] = Registry("check of plots", package="neupims_sim.plots")
+"""How the plots that a sweep states are checked before it has results: plots lie above sweeps, and say so themselves."""
 
-def read_sweep(path: str | Path) -> Sweep:
-    """The sweep file at ``path``, or the one of that name in ``configs/sweeps``; raises InputError if it is not valid."""
+
+def read_sweep(path: str | Path, plots: bool = True) -> Sweep:
+    """The sweep file at ``path``, or the one of that name in ``configs/sweeps``; raises InputError if it is not valid.
+
+    ``plots``: whether to check its plots, too, for which Matplotlib is loaded.
+    """
     path = find_sweep(path)
-    return parse_sweep(read_text(path), label(path))
+    sweep = parse_sweep(read_text(path), label(path))
+    if plots:
+        check_plots(sweep, label(path))
+    return sweep
+
+
+def check_plots(sweep: Sweep, source: str, any_columns: bool = False) -> None:
+    """Raise InputError, starting with ``source``, unless every plot that a sweep states can be drawn of results of its points.
+
+    ``any_columns``: results may have other numbers than those of the simulator.
+    """
+    for name in PLOT_CHECKS if sweep.plot else ():
+        try:
+            PLOT_CHECKS[name](sweep, any_columns)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from error
 
 
 def parse_sweep(text: str, source: str) -> Sweep:
-    """The sweep that the text of a file states; messages start with ``source``."""
+    """The sweep that the text of a file states, but for its plots; messages start with ``source``."""
     try:
         sweep = Sweep.model_validate(parse_yaml(text, source))
     except ValidationError as error:

@@ -26,7 +26,7 @@ from neupims_sim.sweeps.failures import Failure, grouped
 from neupims_sim.sweeps.identity import Inputs, code_version
 from neupims_sim.sweeps.points import Point, expand, place_text
 from neupims_sim.sweeps.processes import execute_in_processes
-from neupims_sim.sweeps.reading import find_sweep, parse_sweep
+from neupims_sim.sweeps.reading import check_plots, find_sweep, parse_sweep
 from neupims_sim.sweeps.store import SWEEP, TABLE, parse_table, scalars, table_text
 from neupims_sim.writing import write_text
 
@@ -115,13 +115,14 @@ def sweep(
         raise InputError(f"{label(source)}: quick is missing, so there is no quick form")
     if quick:
         definition = definition.quick_form()
+    check_plots(definition, label(source), any_columns=run_point is not simulate_point)
     directory = Path("results", definition.name) if out is None else Path(out)
     packer, count = _Packer(), definition.places
     points = _told("checking", count, expand(definition, label(source)), on_progress)
     places = [packer.pack(point) for point in points]
     with interruptible(), Store(directory) as store:
         stored = map(packer.unpack, _told("storing", len(places), places, on_progress))
-        begun = store.begin(text, stored, code_version(), retry_failed)
+        begun = store.begin(text, source, stored, code_version(), retry_failed)
         del places
         folder = _Folder(directory, label(source), definition, store.rows)
         folder.write(SWEEP, text)

@@ -41,29 +41,56 @@ def load_results(directory: str | Path) -> tuple[Sweep, pd.DataFrame]:
 def load_whole_results(directory: str | Path) -> tuple[Sweep, pd.DataFrame]:
     """As :func:`load_results`, with every other number and text of each ``result.json`` as further columns, by dotted key.
 
-    A folder without a store has the columns of ``points.csv`` only.
+    Points that have not finished are rows, too, with the status ``pending`` and without numbers.
+    A folder without a store has the columns and rows of ``points.csv`` only.
     """
     sweep, table = load_results(directory)
     if not (Path(directory) / FILE).is_file():
         return sweep, table
     with Reader(Path(directory)) as reader:
         found = {row.hash: scalars(row.result) for row in reader.rows()}
+        places = reader.places()
     whole = pd.DataFrame([found.get(point, {}) for point in table["point"]], index=table.index)
-    return sweep, table.join(whole[[name for name in whole if name not in table]])
+    table = table.join(whole[[name for name in whole if name not in table]])
+    pending = [{"status": "pending", "error": ""} | _cells(axes) for axes, finished in places if not finished]
+    if not pending or len(places) != len(table) + len(pending):  # a sweep writes
+        return sweep, table
+    order = [number for finished in (True, False) for number, place in enumerate(places) if place[1] == finished]
+    return sweep, pd.concat([table, pd.DataFrame(pending)], ignore_index=True).set_index(pd.Index(order)).sort_index()
 
 
 def load_text(directory: str | Path) -> tuple[Sweep, str]:
-    """The sweep file and the text of ``points.csv``, up to date, in a results folder; raises InputError if it is not one."""
+    """The sweep file and the text of ``points.csv``, up to date, in a results folder; raises InputError if it is not one.
+
+    The sweep file is that of today (see `_as_edited`).
+    """
     directory = Path(directory)
     if (directory / FILE).is_file():
         with Reader(directory) as reader:
-            sweep = parse_sweep(reader.sweep_text(), label(directory / FILE))
+            sweep = _as_edited(directory, reader)
             return sweep, table_text(sweep, reader.rows())
     if not (directory / TABLE).is_file() or not (directory / SWEEP).is_file():
         others = [path.parent.name for path in directory.absolute().parent.glob(f"*/{TABLE}")]
         near = f"; {suggestion(directory.name, others)}" if others else ""
         raise InputError(f"{label(directory)}: not the results folder of a sweep (no {TABLE} and {SWEEP}){near}")
     return parse_sweep(read_text(directory / SWEEP), label(directory / SWEEP)), read_text(directory / TABLE)
+
+
+def _as_edited(directory: Path, reader: Reader) -> Sweep:
+    """The sweep file of the results in a store, with what has been edited in it since: plots, labels, derived columns.
+
+    That is the copy in the folder if somebody has changed it, else the file that was swept, as long as it is there under its name and
+    has the same axes; else what the store remembers.
+    """
+    stored_text = reader.sweep_text()
+    stored = parse_sweep(stored_text, label(directory / FILE))
+    for path in (directory / SWEEP, reader.source()):
+        if path is None or not path.is_file() or (text := read_text(path)) == stored_text:
+            continue
+        edited = parse_sweep(text, label(path))
+        if (edited.name, edited.axes) == (stored.name, stored.axes):
+            return edited
+    return stored
 
 
 def parse_table(text: str, text_axes: Iterable[str] = ()) -> pd.DataFrame:
@@ -80,7 +107,7 @@ def table_text(sweep: Sweep, finished: Iterable[Row]) -> str:
     for row in finished:
         numbers = scalars(row.result)
         cells = {"point": row.hash, "status": row.status, "error": row.error}
-        rows.append(cells | {a: _cell(v) for a, v in row.axes.items()} | {m: numbers.get(m) for m in sweep.metrics})
+        rows.append(cells | _cells(row.axes) | {m: numbers.get(m) for m in sweep.metrics})
     columns = [*FIXED_COLUMNS, *sweep.axes, *sweep.metrics]
     table = pd.DataFrame(rows, columns=columns, dtype=object)  # object: an integer stays one beside an empty cell
     if sweep.reference is not None:
@@ -120,6 +147,10 @@ def scalars(result: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _cell(value: Any) -> Any:
+def _cells(axes: Mapping[str, Any]) -> dict[str, Any]:
+    return {axis: as_cell(value) for axis, value in axes.items()}
+
+
+def as_cell(value: Any) -> Any:
     """An axis value as a cell: numbers and texts as they are, anything else as JSON."""
     return value if isinstance(value, bool | int | float | str) else json.dumps(value)
