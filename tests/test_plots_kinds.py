@@ -206,7 +206,8 @@ def test_where_chooses_points_and_refuses_what_is_not_there(directory: Path, tmp
         ("7", "plot.where=7: needs columns"),
     ):
         definition.write_text(SWEEP.replace("{workload.batch_size: 256}", where))
-        sweep(definition, directory, workers=1, run_point=fake)
+        with pytest.raises(InputError, match=told):
+            sweep(definition, directory, workers=1, run_point=fake)
         with pytest.raises(InputError, match=told):
             draw(directory, output=tmp_path / "figure.svg")
 

@@ -103,7 +103,7 @@ class Measured(NamedTuple):
 
 def measure(table: pd.DataFrame, options: Mapping[str, Any], columns: Sequence[str], hue: str | None) -> Measured:
     """The points with means of ``columns`` over the seeds, and x from the options."""
-    x = main_axis(table, options, hue)
+    x = main_axis(options, hue)
     table, axes = over_seeds(table, options["axes"], columns, (x, hue))
     further = [axis for axis in axes if axis not in (x, hue)]
     hues = list(table[hue].unique()) if hue else [None]

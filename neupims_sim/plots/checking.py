@@ -43,6 +43,8 @@ def check_plots(sweep: Sweep, any_columns: bool = False) -> None:
     plots = stated_plots(sweep)
     columns = sorted({text for _, options in plots for text in _texts(options) if any_columns or _is_possible(text)})
     table = made_up_results(sweep, columns)
+    if table.empty:  # nothing is left of the points, which is told elsewhere
+        return
     for number, (kind, options) in enumerate(plots):
         try:
             make_figure(sweep, table, kind, _decided(sweep, options))

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
+from neupims_sim.plots.automatic import with_places
 from neupims_sim.plots.files import check_format, save_figure
 from neupims_sim.plots.options import chosen_points
 from neupims_sim.plots.style import STYLE
@@ -69,10 +70,14 @@ def draw(
         check_format(file)
     sweep, table = load_whole_results(directory)
     plots = stated_plots(sweep, kind)
+    is_stated = any(str(plot.get("kind", DEFAULT_KIND)) == name for plot in sweep.plot for name, _ in plots)
     files = []
     for number, (name, stated) in enumerate(plots, start=1):
+        chosen = _overridden(stated, options, metric)
+        if not is_stated:
+            chosen = with_places(name, chosen, table, sweep.axes)
         try:
-            figure = make_figure(sweep, table, name, _overridden(stated, options, metric))
+            figure = make_figure(sweep, table, name, chosen)
         except InputError as error:
             raise InputError(f"{label(directory)}: {error}") from error
         ending = f"-{number}" if len(plots) > 1 else ""

@@ -17,20 +17,9 @@ from matplotlib.ticker import AutoLocator, FixedLocator, Locator, MaxNLocator
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.plots.drawing import PLOTS
 from neupims_sim.plots.frame import check_panels, finish, log_locator, set_ticks
-from neupims_sim.plots.options import (
-    LOGS,
-    SEED,
-    axis_option,
-    check_options,
-    choice,
-    flag,
-    hue_axis,
-    listed,
-    numbers,
-    varying_axes,
-)
+from neupims_sim.plots.options import LOGS, axis_option, check_options, choice, flag, listed, numbers
 from neupims_sim.plots.repeats import half_width, over_seeds
-from neupims_sim.plots.style import FAINT, INK, MARKERS, MOST_HUES, PALETTE
+from neupims_sim.plots.style import FAINT, INK, MARKERS, PALETTE
 from neupims_sim.plots.text import CHARACTER_INCHES, plain_number, wrapped
 from neupims_sim.sweeps import Labels
 
@@ -70,10 +59,9 @@ def lines(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     ``hue`` (axis with one colour per value), ``style`` (axis with one kind of line and marker per value), ``panels`` (axis
     with one panel per value), ``log`` (``"x"``, ``"y"``, ``"xy"``), ``bound`` (a column in the unit of the first y, drawn grey
     and dashed; or a list with a column or null for each y), ``ideal`` (true: from the first point of every line a dotted one that
-    grows as x does), ``title``. ``hue``, ``panels`` and ``style`` are in this order the axes with several values unless given. Values
-    are in the order of the table. A missing number, or one that a logarithmic axis cannot show, breaks its line, with a cross at the
-    foot of the panel. Points that differ in their seed only are one point, their mean, in a band that is the 95 % confidence
-    interval of the mean.
+    grows as x does), ``title``. Values are in the order of the table. A missing number, or one that a logarithmic axis cannot
+    show, breaks its line, with a cross at the foot of the panel. Points that differ in their seed only are one point, their mean, in
+    a band that is the 95 % confidence interval of the mean.
     """
     layout = _layout(table, options)
     labels: Labels = options["labels"]
@@ -117,7 +105,8 @@ def lines(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
 
 def _layout(table: pd.DataFrame, options: Mapping[str, Any]) -> Layout:
     check_options(options, ("x", "y", "hue", "style", "panels", "log", "bound", "ideal"))
-    x = options.get("x", _default_x(table, options))
+    axes = list(options["axes"])
+    x = options.get("x", axes[-1] if axes else None)
     y = options.get("metric", options.get("y"))
     for key, value in (("x", x), ("y", y)):
         if value is None or value == []:
@@ -133,21 +122,8 @@ def _layout(table: pd.DataFrame, options: Mapping[str, Any]) -> Layout:
         if bound is not None:
             numbers(table, bound, "plot.bound")
     log = choice(options, "log", LOGS)
-    panels = axis_option(options, "panels")
-    stated = {"x": x, "panels": panels}
-    hue = hue_axis(table, {**options, **stated}, MOST_HUES)
-    placed = [*(options.get(key) for key in ("style", "panels")), x, hue]
-    left = iter([axis for axis in varying_axes(table, options) if axis not in placed])
-    panels = panels if "panels" in options else next(left, None)
-    style = axis_option(options, "style") if "style" in options else next(left, None)
+    hue, style, panels = (axis_option(options, key) for key in ("hue", "style", "panels"))
     return Layout(x, ys, bounds, hue, style, panels, log, flag(options, "ideal"))
-
-
-def _default_x(table: pd.DataFrame, options: Mapping[str, Any]) -> str | None:
-    """The last axis of numbers, if possible with several."""
-    axes = [axis for axis in options["axes"] if pd.api.types.is_numeric_dtype(table[axis]) and axis != SEED]
-    varying = [axis for axis in axes if axis in varying_axes(table, options)]
-    return varying[-1] if varying else axes[-1] if axes else None
 
 
 def _check_points(table: pd.DataFrame, layout: Layout, axes: Sequence[str]) -> None:

@@ -79,30 +79,11 @@ def panel_axes(options: Mapping[str, Any]) -> list[str]:
     return stated
 
 
-def varying_axes(table: pd.DataFrame, options: Mapping[str, Any]) -> list[str]:
-    """The axes with several values that need a place: not the seed, and none of option ``panels``."""
-    placed = (SEED, *panel_axes(options))
-    return [axis for axis in options["axes"] if axis not in placed and table[axis].nunique(dropna=False) > 1]
-
-
-def main_axis(table: pd.DataFrame, options: Mapping[str, Any], *others: str | None) -> str | None:
-    """The axis of option ``x``: by default the last with several values that is none of ``others``; None if there is no axis left."""
+def main_axis(options: Mapping[str, Any], *others: str | None) -> str | None:
+    """The axis of option ``x``: by default the last that is none of ``others``, of ``panels`` and not the seed; None if there is none."""
     free = [axis for axis in options["axes"] if axis not in (*others, SEED, *panel_axes(options))]
-    varying = [axis for axis in varying_axes(table, options) if axis not in others]
-    axis = axis_option(options, "x", (varying or free or [None])[-1])
+    axis = axis_option(options, "x", free[-1] if free else None)
     return None if axis in others else axis
-
-
-def hue_axis(table: pd.DataFrame, options: Mapping[str, Any], most: int) -> str | None:
-    """The axis of option ``hue``: by default the system, or else the first axis, of those with 2 to ``most`` values that are not x.
-
-    None where one axis alone varies, which is x.
-    """
-    x = axis_option(options, "x")
-    free = [axis for axis in varying_axes(table, options) if axis != x]
-    few = [axis for axis in free if table[axis].nunique(dropna=False) <= most]
-    default = None if not few or (x is None and len(free) < 2) else SYSTEM if SYSTEM in few else few[0]
-    return axis_option(options, "hue", default)
 
 
 def flag(options: Mapping[str, Any], key: str) -> bool:

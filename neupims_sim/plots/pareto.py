@@ -16,11 +16,11 @@ from matplotlib.ticker import Locator
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.plots.drawing import PLOTS
 from neupims_sim.plots.frame import finish, grid, log_locator, parts_of, set_ticks
-from neupims_sim.plots.options import LOGS, axis_option, check_options, choice, hue_axis, listed, numbers
+from neupims_sim.plots.options import LOGS, axis_option, check_options, choice, listed, numbers
 from neupims_sim.plots.placing import Named, place_names
 from neupims_sim.plots.ratios import BETTER
 from neupims_sim.plots.repeats import over_seeds
-from neupims_sim.plots.style import FAINT, INK, MARKERS, MOST_HUES, PALETTE
+from neupims_sim.plots.style import FAINT, INK, MARKERS, PALETTE
 from neupims_sim.plots.text import wrapped
 from neupims_sim.sweeps import Labels
 
@@ -51,7 +51,7 @@ def pareto(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     x, log, better = options["x"], choice(options, "log", LOGS), _better(options)
     for key, name in (("plot.x", x), ("plot.y", y)):
         numbers(table, name, key)
-    panels_axis, hue = axis_option(options, "panels"), hue_axis(table, options, MOST_HUES)
+    hue, panels_axis = axis_option(options, "hue"), axis_option(options, "panels")
     table, axes = over_seeds(table, options["axes"], [c for c in (x, y) if c not in options["axes"]], (x, y, hue))
     parts = parts_of(table, [panels_axis] if panels_axis else [], labels)
     hues = list(table[hue].unique()) if hue else [None]

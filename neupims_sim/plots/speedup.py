@@ -24,9 +24,8 @@ from neupims_sim.plots.bars import (
     reference_of,
 )
 from neupims_sim.plots.drawing import PLOTS
-from neupims_sim.plots.options import check_options, choice, flag, hue_axis, needed_axis, numbers, value_of
+from neupims_sim.plots.options import check_options, choice, flag, needed_axis, numbers, value_of
 from neupims_sim.plots.ratios import BETTER, ratio_label, relative_to
-from neupims_sim.plots.style import MOST_HUES
 from neupims_sim.sweeps import Labels
 
 RATIO = "speedup"
@@ -38,16 +37,14 @@ MEAN = "Geometric mean"
 def speedup(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     """Bars of the ratio of a metric to that of a baseline, which is a line at 1.
 
-    Options: ``hue`` (axis that has the baseline; the system, or the first axis, unless given),
-    ``baseline`` (value of ``hue``; the first unless given), ``x``, ``panels``,
+    Options: ``hue`` (axis that has the baseline; required), ``baseline`` (value of ``hue``; the first unless given), ``x``, ``panels``,
     ``metric`` (throughput unless given), ``better`` (``lower`` for cycles and the like: the ratio is baseline / value), ``mean``
     (true for a last group with the geometric mean over the groups), ``reference`` (column with ratios from elsewhere), ``log``,
     ``title``. Ratios are taken seed by seed; whiskers are the 95 % confidence interval of their mean.
     """
     check_options(options, ("x", "hue", "panels", "baseline", "better", "mean", "reference", "log"))
     labels: Labels = options["labels"]
-    hue = needed_axis(options, "hue", hue_axis(table, options, MOST_HUES))
-    better, with_mean = choice(options, "better", BETTER), flag(options, "mean")
+    hue, better, with_mean = needed_axis(options, "hue"), choice(options, "better", BETTER), flag(options, "mean")
     metric = options.get("metric", "throughput_tokens_per_s")
     numbers(table, metric, "metric")
     baseline = value_of(table, hue, options.get("baseline", table[hue].iloc[0]), "plot.baseline")

@@ -53,7 +53,7 @@ def stage_breakdown(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     labels: Labels = options["labels"]
     share, upright = flag(options, "share"), choice(options, "direction", DIRECTIONS) == "vertical"
     columns = _columns(table, listed(options.get("metric", options.get("columns", DEFAULT))))
-    x = main_axis(table, options)
+    x = main_axis(options)
     table, axes = over_seeds(_filled(table, columns), options["axes"], columns, (x,))
     columns, table = _largest(table, columns, count(options, "largest"))
     whole = labels.together([column for column in columns if column != REST])

@@ -9,8 +9,6 @@ PALETTE = ("#999999", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D
 and, because lines of it are hard to see, without yellow."""
 MARKERS = "osD^vPX*"
 """Of points, beside their colour."""
-MOST_HUES = len(PALETTE)
-"""Values of an axis that gets colours without being asked for."""
 INK = "#222222"
 FAINT = "#6B6B6B"
 

@@ -25,8 +25,7 @@ from neupims_sim.plots.bars import (
     reference_of,
 )
 from neupims_sim.plots.drawing import PLOTS
-from neupims_sim.plots.options import check_options, flag, hue_axis, numbers, value_of
-from neupims_sim.plots.style import MOST_HUES
+from neupims_sim.plots.options import axis_option, check_options, flag, numbers, value_of
 from neupims_sim.sweeps import Labels
 
 
@@ -35,9 +34,8 @@ def throughput_bars(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     """Bars of one metric, with their ratio to a baseline above them.
 
     Options: ``x`` (axis with one group of bars per value; the last axis unless given), ``hue`` (axis with one colour per
-    value; the system, or the first axis, unless given), ``panels`` (axes that are neither),
-    ``metric`` (throughput unless given), ``baseline`` (value of ``hue`` to compare with), ``log`` (true for a
-    logarithmic scale), ``own_scales`` (true: every panel has a y axis of its own), ``error`` (column with the half-width of
+    value), ``panels`` (axes that are neither), ``metric`` (throughput unless given), ``baseline`` (value of
+    ``hue`` to compare with), ``log`` (true for a logarithmic scale), ``own_scales`` (true: every panel has a y axis of its own), ``error`` (column with the half-width of
     whiskers; over seeds they are the 95 % confidence interval of the mean), ``reference`` (column with values from elsewhere,
     drawn as diamonds), ``title``. Values are in the order of the table.
     """
@@ -52,7 +50,7 @@ def throughput_bars(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
     if error is not None:
         numbers(table, error, "plot.error")
         averaged.append(error)
-    measured = measure(table, options, averaged, hue_axis(table, options, MOST_HUES))
+    measured = measure(table, options, averaged, axis_option(options, "hue"))
     places, label = measured.places, labels.column(metric)
     baseline = options.get("baseline")
     if baseline is not None:
