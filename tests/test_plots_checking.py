@@ -45,10 +45,6 @@ def fake(config: Config) -> dict[str, Any]:
     }
 
 
-def must_not_run(config: Config) -> dict[str, Any]:
-    raise AssertionError("a point runs")
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
@@ -97,7 +93,7 @@ def test_plot_that_cannot_be_drawn_is_refused_when_the_sweep_is_read(folder: Pat
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 700
     with pytest.raises(InputError, match=told):
-        sweep("s.yaml", "out", 1, must_not_run)
+        sweep("s.yaml", "out", 1)
     assert not Path("out").exists()
 
 
@@ -118,19 +114,20 @@ def test_refused_plot_is_exit_code_2_of_the_command(folder: Path, capsys: Captur
 )
 def test_plot_of_ones_own_that_fails_is_told_where_before_anything_runs(folder: Path, body: str, told: str) -> None:
     Path("mine.py").write_text(
-        "from neupims_sim.plots.options import numbers\nfrom matplotlib.figure import Figure\ndef bars(table, options):\n" + body
+        "from neupims_sim.plots.options import numbers\nfrom matplotlib.figure import Figure\ndef bars(table, options):\n"
+        + body
     )
     state("{kind: 'mine:bars'}")
     with pytest.raises(InputError, match=told):
         read_sweep("s.yaml")
 
 
-@pytest.mark.parametrize("body", ["table['operator_cycles.logits']", "numbers(table, 'energy_joules.x', 'y')"])
+@pytest.mark.parametrize("body", ["table['operator_cycles.somewhere']", "numbers(table, 'energy_joules.x', 'y')"])
 def test_column_that_only_some_results_have_is_not_missed_before_there_are_any(folder: Path, body: str) -> None:
     Path("mine.py").write_text(
         f"from neupims_sim.plots.options import numbers\ndef bars(table, options):\n    return {body}"
     )
-    state("[{kind: 'mine:bars'}, {metric: operator_cycles.logits}, {where: {commands.RD: 7}}]")
+    state("[{kind: 'mine:bars'}, {metric: operator_cycles.qkv}, {where: {commands.RD: 7}}]")
     read_sweep("s.yaml")
 
 
@@ -141,7 +138,10 @@ def test_all_shipped_sweeps_have_plots_that_can_be_drawn() -> None:
 
 def test_plot_of_a_very_large_sweep_is_checked_in_a_part_that_has_what_it_names(folder: Path) -> None:
     text = SWEEP.replace("[64, 128, 256]", "{range: [1, 9999, 1]}")
-    for plot, told in (("{where: {workload.batch_size: 9000}}", None), ("{where: {workload.batch_size: 10000}}", "no such value")):
+    for plot, told in (
+        ("{where: {workload.batch_size: 9000}}", None),
+        ("{where: {workload.batch_size: 10000}}", "no such value"),
+    ):
         Path("s.yaml").write_text(f"{text}plot: {plot}\n")
         if told is None:
             read_sweep("s.yaml")
@@ -198,13 +198,12 @@ def test_results_whose_sweep_file_is_gone_or_of_other_axes_or_another_sweep_keep
 def test_kind_that_the_file_does_not_state_has_a_colour_per_system_not_a_panel(folder: Path) -> None:
     sweep("s.yaml", "out", 1, fake)
     definition, table = load_whole_results("out")
-    axes = definition.axes
-    bars = with_places("throughput_bars", {}, table, axes)
+    bars = with_places("throughput_bars", {}, table, definition)
     assert bars == {"x": "workload.batch_size", "hue": "system"}
-    assert with_places("lines", {"y": "cycles"}, table, axes) == bars | {"y": "cycles", "panels": "preset"}
-    assert with_places("throughput_bars", {"x": "system"}, table, axes) == {"x": "system", "hue": "preset"}
-    assert with_places("throughput_bars", {"hue": None}, table, axes) == {"x": "workload.batch_size", "hue": None}
-    assert with_places("throughput_bars", {}, table[table["workload.batch_size"] == 64], axes) == {
+    assert with_places("lines", {"y": "cycles"}, table, definition) == bars | {"y": "cycles", "panels": "preset"}
+    assert with_places("throughput_bars", {"x": "system"}, table, definition) == {"x": "system", "hue": "preset"}
+    assert with_places("throughput_bars", {"hue": None}, table, definition) == {"x": "workload.batch_size", "hue": None}
+    assert with_places("throughput_bars", {}, table[table["workload.batch_size"] == 64], definition) == {
         "x": "preset",
         "hue": "system",
     }
@@ -251,7 +250,9 @@ def crosses(panel: Any) -> list[tuple[float, str]]:
 
 
 def test_lines_mark_every_number_that_is_missing_in_the_colour_of_its_line() -> None:
-    table = pd.DataFrame({"hue": ["a"] * 4 + ["b"] * 4, "x": [1, 2, 3, 4] * 2, "y": [1, math.nan, 3, 4, 5, math.nan, 7, math.nan]})
+    table = pd.DataFrame(
+        {"hue": ["a"] * 4 + ["b"] * 4, "x": [1, 2, 3, 4] * 2, "y": [1, math.nan, 3, 4, 5, math.nan, 7, math.nan]}
+    )
     drawn = figure("lines", table, ["hue", "x"], x="x", y="y", hue="hue")
     (panel,) = drawn.axes
     first, second = (line.get_color() for line in panel.lines[:2])
@@ -285,7 +286,9 @@ def test_points_that_have_not_run_yet_are_missing_not_left_out(folder: Path) -> 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
 def test_number_that_is_none_is_missing_in_every_plot(folder: Path, kind: str, bad: float) -> None:
     def not_finite(config: Config) -> dict[str, Any]:
-        return fake(config) | ({"throughput_tokens_per_s": bad, "cycles": bad} if config.workload.batch_size == 64 else {})
+        return fake(config) | (
+            {"throughput_tokens_per_s": bad, "cycles": bad} if config.workload.batch_size == 64 else {}
+        )
 
     Path("s.yaml").write_text(SWEEP.replace("npu_only, npu_pim, neupims", "npu_only, neupims"))
     sweep("s.yaml", "out", 1, not_finite)
@@ -308,7 +311,8 @@ def test_two_values_of_one_name_are_refused_before_one_hides_the_other(folder: P
 def test_names_of_any_length_and_alphabet_fit_into_a_figure(folder: Path, capsys: Captured) -> None:
     long, wide = "long word " * 300, "𝕏😀中文" * 50
     Path("s.yaml").write_text(
-        SWEEP + f"title: '{long}{wide}'\nnames: {{system: {{npu_only: '{long}', npu_pim: '{wide}', neupims: 'a|b<c>$d$'}}}}\n"
+        SWEEP
+        + f"title: '{long}{wide}'\nnames: {{system: {{npu_only: '{long}', npu_pim: '{wide}', neupims: 'a|b<c>$d$'}}}}\n"
         "plot:\n  - {kind: throughput_bars, hue: system}\n  - {kind: throughput_bars, x: system, hue: preset}\n"
         "  - {kind: lines, y: cycles, hue: system, panels: preset}\n  - {kind: stage_breakdown, x: system}\n"
     )

@@ -147,7 +147,7 @@ def test_a_careless_plot_is_told_what_it_breaks() -> None:
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        ("nowhere.at.all:plot", "plot.kind='nowhere.at.all:plot': No module named 'nowhere'"),
+        ("nowhere.at.all:plot", "plot.kind='nowhere.at.all:plot' cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
         ("neupims_sim.plots:STYLE", "has no attribute 'STYLE'"),
         ("neupims_sim.plots.style:STYLE", "not a function"),
         ("speeedup", "did you mean speedup"),
@@ -206,8 +206,6 @@ def test_where_chooses_points_and_refuses_what_is_not_there(directory: Path, tmp
         ("7", "plot.where=7: needs columns"),
     ):
         definition.write_text(SWEEP.replace("{workload.batch_size: 256}", where))
-        with pytest.raises(InputError, match=told):
-            sweep(definition, directory, workers=1, run_point=fake)
         with pytest.raises(InputError, match=told):
             draw(directory, output=tmp_path / "figure.svg")
 

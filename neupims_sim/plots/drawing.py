@@ -39,8 +39,10 @@ DEFAULT_KIND = "throughput_bars"
 class OwnPlotError(InputError):
     """A plot that is not ours has failed; ``error`` is its exception."""
 
-    def __init__(self, kind: str, error: Exception) -> None:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
+    def __init__(self, kind: str, plot: Plot, error: Exception) -> None:
+        frames = traceback.extract_tb(error.__traceback__)
+        file = getattr(getattr(plot, "__code__", None), "co_filename", None)
+        frame = ([frame for frame in frames if frame.filename == file] or frames)[-1]
         place = f"{Path(frame.filename).name}, line {frame.lineno}"
         super().__init__(f"plot.kind={kind!r}: {type(error).__name__}: {error} ({place})")
         self.error = error
@@ -74,8 +76,8 @@ def draw(
     files = []
     for number, (name, stated) in enumerate(plots, start=1):
         chosen = _overridden(stated, options, metric)
-        if not is_stated:
-            chosen = with_places(name, chosen, table, sweep.axes)
+        if options or not is_stated:
+            chosen = with_places(name, chosen, table, sweep)
         try:
             figure = make_figure(sweep, table, name, chosen)
         except InputError as error:
@@ -96,7 +98,7 @@ _PLACES = ("x", "hue", "style", "panels")
 def _overridden(stated: Mapping[str, Any], options: Mapping[str, Any], metric: str | None) -> dict[str, Any]:
     """Options of the sweep file with others on top; without what the file says about an axis or a metric that is not shown any more."""
     dropped = {key for key in _PLACES if key not in options and stated.get(key) in options.values()}
-    if options.get("hue", stated.get("hue")) != stated.get("hue"):
+    if "hue" in dropped or options.get("hue", stated.get("hue")) != stated.get("hue"):
         dropped.add("baseline")
     if metric is not None:
         dropped |= {"reference", "references", "error"}
@@ -118,7 +120,7 @@ def make_figure(sweep: Sweep, table: pd.DataFrame, kind: str, options: Mapping[s
     except Exception as error:
         if PLOTS.module(kind) is None:  # a bug of ours
             raise
-        raise OwnPlotError(kind, error) from error
+        raise OwnPlotError(kind, plot, error) from error
     if not isinstance(figure, Figure):
         raise InputError(f"plot.kind={kind!r}: returned {type(figure).__name__}, not a Figure of Matplotlib")
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import matplotlib as mpl
@@ -28,7 +29,8 @@ def check_format(path: Path) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure in the format of the file's suffix."""
     check_format(path)
-    with replaced(path, label(path)) as temporary, mpl.rc_context(STYLE):
+    with replaced(path, label(path)) as temporary, mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a letter that the font lacks is a box
         figure.savefig(temporary, metadata=_UNDATED.get(path.suffix))
 
 

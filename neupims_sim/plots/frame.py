@@ -14,9 +14,9 @@ from matplotlib.legend_handler import HandlerBase
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
-from neupims_sim.errors import InputError
+from neupims_sim.errors import InputError, shortened
 from neupims_sim.plots.style import FAINT
-from neupims_sim.plots.text import SUPERTITLE_INCHES, legend_columns, plain_number, wrapped
+from neupims_sim.plots.text import MOST_ENTRY, SUPERTITLE_INCHES, legend_columns, plain_number, wrapped
 from neupims_sim.sweeps import Labels
 
 PANELS_PER_ROW = 3
@@ -107,6 +107,7 @@ def finish(figure: Figure, options: Mapping[str, Any], handles: Sequence[Any], n
     title = options.get("title") or ""
     figure.suptitle(wrapped(str(title), width, SUPERTITLE_INCHES))
     if handles:
+        names = [shortened(" ".join(name.split()), MOST_ENTRY) for name in names]
         columns = legend_columns(names, width)
         signs = {Sample: _DrawSample()}
         figure.legend(handles, names, loc="outside lower center", ncols=columns, handler_map=signs)

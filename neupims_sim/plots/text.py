@@ -10,6 +10,10 @@ CHARACTER_INCHES = 0.068
 """Width of a character of the figures' font size, on the wide side."""
 SUPERTITLE_INCHES = 0.095
 """Width of a character of the figure's title."""
+MOST_LINES = 5
+"""Of a text; the rest is left out."""
+MOST_ENTRY = 60
+"""Characters of an entry of a legend, or of a name beside a point."""
 
 
 def plain_number(value: float) -> str:
@@ -38,8 +42,9 @@ def _exponent(text: str) -> str:
 
 
 def wrapped(text: str, inches: float, character: float = CHARACTER_INCHES) -> str:
-    """Text in lines of at most ``inches``; only words longer than a line are broken."""
-    return textwrap.fill(text, max(8, int(inches / character)), break_on_hyphens=False)
+    """Text in lines of at most ``inches``, at most :data:`MOST_LINES`; only words longer than a line are broken."""
+    width = max(8, int(inches / character))
+    return textwrap.fill(text, width, break_on_hyphens=False, max_lines=MOST_LINES, placeholder="…")
 
 
 def legend_columns(names: Sequence[str], inches: float) -> int:

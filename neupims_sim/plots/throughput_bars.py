@@ -35,7 +35,8 @@ def throughput_bars(table: pd.DataFrame, options: Mapping[str, Any]) -> Figure:
 
     Options: ``x`` (axis with one group of bars per value; the last axis unless given), ``hue`` (axis with one colour per
     value), ``panels`` (axes that are neither), ``metric`` (throughput unless given), ``baseline`` (value of
-    ``hue`` to compare with), ``log`` (true for a logarithmic scale), ``own_scales`` (true: every panel has a y axis of its own), ``error`` (column with the half-width of
+    ``hue`` to compare with), ``log`` (true for a logarithmic scale), ``own_scales`` (true:
+    every panel has a y axis of its own), ``error`` (column with the half-width of
     whiskers; over seeds they are the 95 % confidence interval of the mean), ``reference`` (column with values from elsewhere,
     drawn as diamonds), ``title``. Values are in the order of the table.
     """
