@@ -22,3 +22,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"neupims_sim.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What users call, and what every module has."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

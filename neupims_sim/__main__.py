@@ -10,7 +10,8 @@ def main() -> None:
     try:
         from neupims_sim.cli import main as program
     except KeyboardInterrupt:
-        sys.exit("error: interrupted")
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(130)
     program()
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from neupims_sim.config.expressions import ExpressionError, evaluate
 from neupims_sim.errors import suggestion
+from neupims_sim.showing import Shown
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -24,7 +25,7 @@ COMMANDS = ("ACT", "PRE", "RD", "WR", "REF", "GWRITE", "HEADER", "PIM_ACT", "PIM
 Scope = Literal["bank", "bank_group", "rank", "other_ranks", "pseudo_channel", "channel"]
 
 
-class _Section(BaseModel):
+class _Section(Shown, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 

@@ -37,9 +37,10 @@ from neupims_sim.config.bounds import (
 )
 from neupims_sim.config.memory import MemoryConfig
 from neupims_sim.config.serving import ServingConfig
+from neupims_sim.showing import Shown
 
 
-class Section(BaseModel):
+class Section(Shown, BaseModel):
     """Base of every configuration section: immutable, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

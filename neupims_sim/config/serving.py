@@ -9,13 +9,15 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from neupims_sim.showing import Shown
+
 _MOST_TOKENS = 2**31 - 1
 Count = Annotated[int, Field(gt=0, le=_MOST_TOKENS)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
+class _Section(Shown, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 

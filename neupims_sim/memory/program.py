@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from neupims_sim.errors import InputError
+from neupims_sim.showing import Shown
 
 GWRITE, TILE = 0, 1
 
 
-@dataclass(frozen=True)
-class PimProgram:
+@dataclass(frozen=True, repr=False)
+class PimProgram(Shown):
     """A sequence of macro-commands for one channel.
 
     Attributes

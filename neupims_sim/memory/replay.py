@@ -21,6 +21,7 @@ from neupims_sim.memory.device import CommandDevice
 from neupims_sim.memory.engine import READ, WRITE
 from neupims_sim.memory.program import PimProgram
 from neupims_sim.memory.spec import ResolvedSpec
+from neupims_sim.showing import Shown
 
 Int64Array = npt.NDArray[np.int64]
 Text = npt.NDArray[np.uint8]
@@ -35,8 +36,8 @@ MOST_ADDRESS_DIGITS, MOST_CYCLE_DIGITS = 15, 12
 """Digits that a trace may use, hexadecimal and decimal."""
 
 
-@dataclass(frozen=True)
-class Requests:
+@dataclass(frozen=True, repr=False)
+class Requests(Shown):
     """Reads and writes of one burst each, in the order in which they are offered; int64 arrays of one length.
 
     Attributes
@@ -54,8 +55,8 @@ class Requests:
         return len(self.address)
 
 
-@dataclass(frozen=True)
-class Replay:
+@dataclass(frozen=True, repr=False)
+class Replay(Shown):
     """What a memory did with requests and a PIM program. Cycles are the memory's, counted from 0."""
 
     cycles: int

@@ -28,6 +28,7 @@ from neupims_sim.memory.policies import (
     Scheduling,
 )
 from neupims_sim.registry import Registry
+from neupims_sim.showing import Shown
 
 Policy = TypeVar("Policy")
 Int64Array = npt.NDArray[np.int64]
@@ -67,8 +68,8 @@ class Row(NamedTuple):
     """With a window: rows of one pool, those that one row of the table stands for, count their previous commands together."""
 
 
-@dataclass(frozen=True)
-class ResolvedSpec:
+@dataclass(frozen=True, repr=False)
+class ResolvedSpec(Shown):
     """Integer view of a :class:`MemoryConfig` for one preset.
 
     Attributes

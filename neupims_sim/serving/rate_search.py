@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from neupims_sim.config import ArrivalsConfig, Config
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.serving.server import ServingResult, serve
+from neupims_sim.showing import Shown
 from neupims_sim.simulation.sampling import student_t_975
 
 LIMITED = tuple(
@@ -22,8 +23,8 @@ _MOST_DECADES = 1e6
 """How far from the configured rate the search looks, as a factor."""
 
 
-@dataclass(frozen=True)
-class RateSearch:
+@dataclass(frozen=True, repr=False)
+class RateSearch(Shown):
     """Outcome of a search.
 
     Attributes

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from neupims_sim.serving.request import ServedRequest
 from neupims_sim.serving.schedulers import Iteration
+from neupims_sim.showing import Shown
 
 Int64Array = npt.NDArray[np.int64]
 NEVER = -1
@@ -54,8 +55,8 @@ class RequestRecords:
             self.columns[name][request.number] = NEVER if value is None else value
 
 
-@dataclass(frozen=True)
-class Samples:
+@dataclass(frozen=True, repr=False)
+class Samples(Shown):
     """State of a server at ends of iterations.
 
     time: ticks; waiting, running: requests; used_blocks: held by requests.

@@ -14,14 +14,15 @@ from neupims_sim.serving.clock import TICKS_PER_S
 from neupims_sim.serving.readers import RequestTable, read_requests
 from neupims_sim.serving.readers.base import MOST_SECONDS
 from neupims_sim.serving.request import ServedRequest
+from neupims_sim.showing import Shown
 from neupims_sim.workloads.random import stream
 from neupims_sim.workloads.requests import load_lengths
 
 Int64Array = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class RequestPlan:
+@dataclass(frozen=True, repr=False)
+class RequestPlan(Shown):
     """Requests in the order of their arrival.
 
     Attributes

@@ -20,12 +20,13 @@ from neupims_sim.serving.request import ServedRequest
 from neupims_sim.serving.requests import plan_requests
 from neupims_sim.serving.schedulers import SCHEDULERS, Iteration
 from neupims_sim.serving.source import Source
+from neupims_sim.showing import Shown
 
 IterationRecord = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class ServingResult:
+@dataclass(frozen=True, repr=False)
+class ServingResult(Shown):
     """What a serving simulation yields; every metric is defined in ``docs/serving.md``.
 
     Attributes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from neupims_sim.showing import Shown
 from neupims_sim.simulation.work import OperatorTally
 
 BACKGROUND_SEARCH = "background search"
@@ -39,8 +40,8 @@ class PhaseRecord:
     end_cycle: int
 
 
-@dataclass
-class Observations:
+@dataclass(repr=False)
+class Observations(Shown):
     """Everything that a run writes down."""
 
     operators: list[OperatorRecord] = field(default_factory=list)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from neupims_sim.config import Config
+from neupims_sim.showing import Shown
 from neupims_sim.simulation.directory import OPERATORS, RESULT, TIMELINE, Origin, run_directory
 from neupims_sim.simulation.observations import Observations, OperatorRecord
 from neupims_sim.simulation.timeline import Timeline
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(Shown):
     """One simulated workload; every metric is defined in ``docs/metrics.md``."""
 
     cycles: int

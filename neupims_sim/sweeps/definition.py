@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from neupims_sim.config.bounds import MOST_SEED, Seed, Whole
 from neupims_sim.errors import shown
+from neupims_sim.showing import Shown
 from neupims_sim.sweeps.labels import Labels, LabelSettings
 from neupims_sim.sweeps.ranges import MAX_VALUES, listed_values
 from neupims_sim.sweeps.reference import ReferenceSettings, RelativeSettings
@@ -50,7 +51,7 @@ def _with_a_seed_to_count_from(settings: Settings) -> Settings:
     return settings
 
 
-class _Part(BaseModel):
+class _Part(Shown, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 

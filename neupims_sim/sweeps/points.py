@@ -11,13 +11,14 @@ from neupims_sim.config import Config
 from neupims_sim.config.identity import Dumped, Dumper
 from neupims_sim.config.variations import Variations
 from neupims_sim.errors import InputError, shown
+from neupims_sim.showing import Shown
 from neupims_sim.simulation import check_config_names
 from neupims_sim.sweeps.definition import Settings, Sweep, dotted
 from neupims_sim.sweeps.labels import is_one_of
 
 
-@dataclass(frozen=True)
-class Point:
+@dataclass(frozen=True, repr=False)
+class Point(Shown):
     """One run of a sweep: its place on the axes, and its configuration."""
 
     axes: dict[str, Any]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from neupims_sim.showing import Shown
+
 Status = Literal["passed", "failed", "skipped"]
 
 
@@ -36,8 +38,8 @@ class CheckResult:
         return "\n".join([*lines, f"  ({self.note})"] if self.note else lines)
 
 
-@dataclass(frozen=True)
-class ConformanceReport:
+@dataclass(frozen=True, repr=False)
+class ConformanceReport(Shown):
     """The results of all checks on one memory."""
 
     memory: str

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from neupims_sim.showing import Shown
+
 Role = Literal["weight", "activation", "kv_cache", "state"]
 """What a tensor is to the model. ``state``: lives between requests but is no parameter (a retrieval database)."""
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -56,8 +58,8 @@ class Tensor:
         return self.elements * ELEMENT_BYTES[self.dtype]
 
 
-@dataclass(frozen=True, slots=True)
-class Operator:
+@dataclass(frozen=True, slots=True, repr=False)
+class Operator(Shown):
     """One operator of one device.
 
     Operators with ``repeat = n > 1`` form a block of ``n`` identical layers, executed one after the other; each is
@@ -94,8 +96,8 @@ class TraceHeader:
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+@dataclass(frozen=True, slots=True, repr=False)
+class Trace(Shown):
     """A whole trace in memory, operators in dependency order."""
 
     header: TraceHeader

@@ -8,6 +8,7 @@ from pathlib import Path
 from neupims_sim.config.schema import SystolicConfig
 from neupims_sim.memory.replay import Replay
 from neupims_sim.npu import Gemm, array_occupancy
+from neupims_sim.showing import Shown
 from neupims_sim.sweeps import expand, read_sweep
 from neupims_sim.validation.channel import (
     DRAM_CYCLES,
@@ -66,8 +67,8 @@ class BlockComparison(Comparison):
     physical: int
 
 
-@dataclass(frozen=True)
-class Validation:
+@dataclass(frozen=True, repr=False)
+class Validation(Shown):
     """Everything that was compared. ``blocks`` is None where no request batches were given."""
 
     systolic: list[Comparison]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from neupims_sim.config import WorkloadConfig, available
 from neupims_sim.config.files import LENGTHS
 from neupims_sim.errors import InputError, suggestion
+from neupims_sim.showing import Shown
 from neupims_sim.workloads.random import stream
 from neupims_sim.workloads.tables import Column, read_table
 
@@ -18,8 +19,8 @@ Tokens = NDArray[np.int64]
 """Counts of tokens, one per request."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestBatch:
+@dataclass(frozen=True, slots=True, repr=False)
+class RequestBatch(Shown):
     """The requests of one iteration, in the order of their slots (file order where read from a file)."""
 
     context_tokens: Tokens
@@ -28,8 +29,8 @@ class RequestBatch:
     """[B] memory channel of each request's cache, where the file assigns them."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestStream:
+@dataclass(frozen=True, slots=True, repr=False)
+class RequestStream(Shown):
     """Requests that arrive over time, in order of arrival."""
 
     arrival_s: NDArray[np.float64]
@@ -40,8 +41,8 @@ class RequestStream:
     """[N] at least 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class LengthTable:
+@dataclass(frozen=True, slots=True, repr=False)
+class LengthTable(Shown):
     """Quantiles of prompt and output lengths of a dataset; the two are drawn independently.
 
     (In the Alpaca and ShareGPT samples their rank correlation is below 0.1.)

@@ -16,6 +16,7 @@ import pandas as pd
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.registry import Registry
 from neupims_sim.serving.clock import TICKS_PER_S
+from neupims_sim.showing import Shown
 
 Int64Array = npt.NDArray[np.int64]
 MOST_TOKENS = 2**31 - 1
@@ -26,8 +27,8 @@ MOST_LINE_CHARACTERS = 64 * 2**20
 """Of a JSON line; a million token ids take about 7 MiB."""
 
 
-@dataclass(frozen=True)
-class RequestTable:
+@dataclass(frozen=True, repr=False)
+class RequestTable(Shown):
     """Requests in file order.
 
     Attributes
