@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,60 @@ def test_a_file_that_is_no_array_is_one_line(capsys: Captured, files: tuple[Path
     code, _, err = run(capsys, "retrieve", *files)
     assert (code, err.count("\n")) == (2, 1)
     assert "queries.npy: not a NumPy array (.npy)" in err
+
+
+@pytest.fixture
+def stretched(tmp_path: Path) -> tuple[Path, Path, np.ndarray]:
+    """A query and a database in which one row is 40 times as long as the others, as files; and the database's directions."""
+    rng = np.random.default_rng(3)
+    units = rng.normal(size=(20, 8))
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    lengths = np.ones(20)
+    lengths[11] = 40
+    np.save(tmp_path / "q.npy", 3 * units[:1] + 0.1 * units[1:2])
+    np.save(tmp_path / "db.npy", units * lengths[:, np.newaxis])
+    return tmp_path / "q.npy", tmp_path / "db.npy", units
+
+
+@pytest.mark.parametrize("rerank", [[], ["--rerank"]])
+def test_the_length_of_a_row_does_not_matter(
+    capsys: Captured, stretched: tuple[Path, Path, np.ndarray], tmp_path: Path, rerank: list[str]
+) -> None:
+    queries, database, units = stretched
+    np.save(tmp_path / "units.npy", units)
+    found, expected = (
+        json.loads(run(capsys, "retrieve", queries, path, "--top", "12", "--json", *rerank)[1])
+        for path in (database, tmp_path / "units.npy")
+    )
+    assert found["ranks"] == expected["ranks"]
+    np.testing.assert_allclose(found["scores"], expected["scores"], rtol=1e-12)
+    if not rerank:
+        query = np.load(queries)[0]
+        cosines = units @ query / np.linalg.norm(query)
+        assert found["ranks"][0] == np.argsort(-cosines)[:12].tolist()
+        assert max(found["scores"][0]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros((3, 8)), "row 0 is zero, which has no direction"),
+        (np.full((3, 8), np.nan), r"\[0, 0\]=nan; allowed: finite numbers"),
+        (np.full((3, 8), 1e300), "=inf; allowed: finite numbers"),
+        (np.ones((3, 7)), "8 channels, the database 7"),
+        (np.ones((3, 8), np.float32), "queries are float64, the database float32"),
+        (np.ones((3, 8), np.float16), "dtype=float16; allowed: float32, float64"),
+        (np.ones((3, 8), int), "dtype=int64"),
+        (np.ones(8), "has shape="),
+        (np.ones((0, 8)), "holds nothing"),
+        (np.array([[None] * 8]), "not a NumPy array"),
+    ],
+)
+def test_a_database_without_directions_is_refused(
+    capsys: Captured, stretched: tuple[Path, Path, np.ndarray], tmp_path: Path, values: np.ndarray, message: str
+) -> None:
+    np.save(tmp_path / "bad.npy", values, allow_pickle=True)
+    code, out, err = run(capsys, "retrieve", stretched[0], tmp_path / "bad.npy", "--top", "1")
+    assert (code, out) == (2, "")
+    assert re.search(message, err), err
+    assert err.count("\n") == 1

@@ -248,3 +248,41 @@ def test_bad_input_is_refused_with_one_line(call, message) -> None:
     with pytest.raises(InputError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("p", [1e-30, 1e-7, 1e-3, 0.1, 0.5, 0.999, 1.0, 3.0])
+def test_gem_keeps_its_digits_for_small_exponents(p: float, dtype: type) -> None:
+    """Against logarithms around the geometric mean in extended precision; p to 0 is the geometric mean."""
+    x = np.random.default_rng(0).uniform(0.01, 2, (2, 7, 5)).astype(dtype)
+    logs = np.log(x.astype(np.longdouble))
+    centre = logs.mean(axis=1)
+    exponent = np.longdouble(np.dtype(dtype).type(p))
+    exact = np.exp(centre + np.log1p(np.expm1(exponent * (logs - centre[:, np.newaxis])).mean(axis=1)) / exponent)
+    tolerance = 8 * np.finfo(dtype).eps
+    assert np.abs(kernels.gem(x, p) / exact - 1).max() < tolerance
+    if p < 1e-6:
+        assert np.abs(kernels.gem(x, p) / np.exp(centre) - 1).max() < max(tolerance, 1e-5 * (p > 1e-10))
+
+
+@pytest.mark.parametrize("p", [1e-3, 0.1, 0.5, 0.999])
+def test_the_gradient_of_small_exponents_is_that_of_the_function(p: float) -> None:
+    x = np.random.default_rng(1).uniform(0.01, 2, (2, 7, 5))
+    step = 1e-3 * p
+    slope = (kernels.gem(x, p + step).sum() - kernels.gem(x, p - step).sum()) / (2 * step)
+    grad_x, grad_p = kernels.gem_grad(x, p, np.ones((2, 5)))
+    assert grad_p == pytest.approx(slope, rel=1e-5)
+    assert kernels.gem_grad(x.astype(np.float32), p, np.ones((2, 5), np.float32))[1] == pytest.approx(slope, rel=1e-5)
+    more = x.copy()
+    more[0, 3, 2] += 1e-6
+    assert grad_x[0, 3, 2] == pytest.approx((kernels.gem(more, p) - kernels.gem(x, p))[0, 2] / 1e-6, rel=1e-4)
+
+
+@given(st.floats(1e-6, 20), st.floats(1e-6, 20), st.integers(0, 100))
+def test_gem_grows_with_its_exponent_between_the_geometric_mean_and_the_maximum(a: float, b: float, seed: int) -> None:
+    x = np.random.default_rng(seed).uniform(0.01, 2, (1, 6, 3))
+    low, high = kernels.gem(x, min(a, b)), kernels.gem(x, max(a, b))
+    geometric, slack = np.exp(np.log(x).mean(axis=1)), 1e-12
+    assert (geometric * (1 - slack) <= low).all()
+    assert (low <= high * (1 + slack)).all()
+    assert (high <= x.max(axis=1) * (1 + slack)).all()

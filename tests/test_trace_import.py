@@ -226,6 +226,69 @@ def test_the_bias_of_some_layers_is_a_note(capsys: Captured, tmp_path: Path) -> 
     assert (code, err) == (0, "note: the biases of attention_bias are left out: a model has all biases or none\n")
 
 
+GPT_NEOX = {
+    "model_type": "gpt_neox",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_attention_heads": 16,
+    "vocab_size": 50304,
+    "num_hidden_layers": 24,
+    "max_position_embeddings": 2048,
+    "hidden_act": "gelu",
+}
+OPT = {
+    "model_type": "opt",
+    "hidden_size": 768,
+    "ffn_dim": 3072,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "vocab_size": 50272,
+    "max_position_embeddings": 2048,
+    "activation_function": "gelu",
+}
+
+
+@pytest.mark.parametrize("key", ["num_key_value_heads", "head_dim", "sliding_window"])
+@pytest.mark.parametrize("base", ["gpt2", GPT_NEOX, OPT], ids=["gpt2", "gpt_neox", "opt"])
+def test_a_key_that_the_class_does_not_read_changes_nothing(
+    base: str | dict[str, Any], key: str, tmp_path: Path
+) -> None:
+    stated = json.loads((GOLDEN / f"{base}.json").read_text()) if isinstance(base, str) else base
+    for name, values in (("plain", stated), ("more", stated | {key: 2})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(values | {"_name_or_path": "model"}))
+    plain, more = (import_model("huggingface", tmp_path / f"{name}.json") for name in ("plain", "more"))
+    assert more.model == plain.model
+    assert set(more.notes) - set(plain.notes) == {
+        f"{key} changes nothing: the class of {stated['model_type']} does not read it"
+    }
+
+
+def test_absent_and_null_kv_heads_mean_what_the_class_means(tmp_path: Path) -> None:
+    heads: dict[tuple[str, object], int] = {
+        ("llama", ...): 32,
+        ("llama", None): 32,
+        ("mistral", ...): 8,
+        ("mistral", None): 32,
+        ("mistral", 4): 4,
+        ("qwen2", ...): 32,
+    }
+    for (model_type, value), expected in heads.items():
+        path = written(tmp_path / "a.json", "llama-3-8b", model_type=model_type, num_key_value_heads=value)
+        model = import_model("huggingface", path).model
+        assert isinstance(model, ModelConfig)
+        assert model.kv_heads == expected, (model_type, value)
+
+
+def test_mistral_without_kv_heads_has_its_published_size(tmp_path: Path) -> None:
+    sizes = {"intermediate_size": 14336, "max_position_embeddings": 32768, "rope_theta": 1e6}
+    path = written(
+        tmp_path / "a.json", "llama-3-8b", model_type="mistral", num_key_value_heads=..., vocab_size=32768, **sizes
+    )
+    model = import_model("huggingface", path).model
+    assert isinstance(model, ModelConfig)
+    assert parameters(model) == 7_248_023_552
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "expected"),
     [
@@ -251,7 +314,16 @@ def test_the_bias_of_some_layers_is_a_note(capsys: Captured, tmp_path: Path) -> 
         ),
         ("llama-3-8b", {"hidden_act": "gelu"}, 'hidden_act="gelu"; allowed: silu, swish'),
         ("llama-3-8b", {"attention_bias": 1}, "attention_bias=1; allowed: true or false"),
-        ("llama-3-8b", {"sliding_window": 4096}, "sliding_window=4096; allowed: null, or at least max_position_emb"),
+        (
+            "llama-3-8b",
+            {"model_type": "mistral", "sliding_window": 4096},
+            "sliding_window=4096; allowed: null, or at least max_position_emb",
+        ),
+        (
+            "llama-3-8b",
+            {"model_type": "mistral", "num_attention_heads": 36, "head_dim": 128, "num_key_value_heads": ...},
+            "key 'num_key_value_heads' is missing; allowed: a divisor of num_attention_heads=36; absent it is 8",
+        ),
         ("llama-3-8b", {"partial_rotary_factor": "x"}, 'partial_rotary_factor="x"; allowed: a number'),
         ("llama-3-8b", {"num_local_experts": 8}, "num_local_experts=8; allowed: null or 0 or 1"),
         ("llama-3-8b", {"quantization_config": {"bits": 4}}, 'quantization_config={"bits": 4}; allowed: null'),

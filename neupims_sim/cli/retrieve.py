@@ -27,21 +27,26 @@ def retrieve(
     rerank: Annotated[bool, typer.Option("--rerank", help="Put them in the order of SuperGlobal's reranking.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Search a database of unit descriptors by cosine similarity, and print the best of each query.
+    """Search a database of descriptors by cosine similarity, and print the best of each query.
 
-    The files are NumPy arrays; the database is read from disk block by block, so it may be larger than memory.
+    Rows need not be unit vectors; one of zeros has no direction and is refused. The files are NumPy arrays; the database is read from disk
+    block by block, so it may be larger than memory.
     """
     import numpy as np  # here, because NumPy is slow to load
 
     from neupims_sim import kernels
+    from neupims_sim.kernels.retrieval import descriptors, row_lengths
 
-    asked, images = _load(queries), _load(database)
-    ranks, scores = kernels.search(asked, images, top)
+    asked, images = descriptors("retrieve", _load(queries), _load(database))
+    if (of_queries := row_lengths("retrieve: queries", asked)) is not None:
+        asked = asked / of_queries[:, np.newaxis]
+    lengths = row_lengths("retrieve: database", images)
+    ranks, scores = kernels.search(asked, images, top, lengths)
     if rerank:
-        ranks = np.stack(
-            [ids[kernels.rerank_order(query, images[ids])] for query, ids in zip(asked, ranks, strict=True)]
-        )
-        scores = np.stack([images[ids] @ query for query, ids in zip(asked, ranks, strict=True)])
+        for query, ids, cosines in zip(asked, ranks, scores, strict=True):
+            nearby = images[ids] if lengths is None else images[ids] / lengths[ids, np.newaxis]
+            order = kernels.rerank_order(query, nearby)
+            ids[:], cosines[:] = ids[order], cosines[order]
     if json:
         print_json({"ranks": ranks.tolist(), "scores": scores.tolist()})
         return

@@ -13,11 +13,15 @@ import numpy as np
 from neupims_sim.errors import InputError
 from neupims_sim.kernels.arrays import FloatArray, IndexArray, check_at_least, check_finite, features, floats
 
+UNIT_TOLERANCE = 1e-3
+"""How far from 1 the length of a unit vector may be: rounding to half precision alone makes it 5e-4."""
 BLOCK_ELEMENTS = 2**24
 """The database is read in blocks of so many elements (and no block has more scores than that)."""
 
 
-def search(queries: FloatArray, database: FloatArray, top_m: int) -> tuple[IndexArray, FloatArray]:
+def search(
+    queries: FloatArray, database: FloatArray, top_m: int, lengths: FloatArray | None = None
+) -> tuple[IndexArray, FloatArray]:
     """The ``top_m`` most similar images of each query, and their scores.
 
     The database is read once, block by block, and never copied: beside it there are only the scores of a block and a
@@ -28,6 +32,7 @@ def search(queries: FloatArray, database: FloatArray, top_m: int) -> tuple[Index
     ----------
     queries: [queries, channels], float32 or float64; computed in this type.
     database: [images, channels], of the same type.
+    lengths: [images], of the same type: of the database's rows where they are not 1, see :func:`row_lengths`; scores are divided by them.
 
     Returns
     -------
@@ -35,10 +40,12 @@ def search(queries: FloatArray, database: FloatArray, top_m: int) -> tuple[Index
 
     Raises InputError if top_m is not in 1 .. images, the arrays do not fit together, or one holds NaN or infinity.
     """
-    queries, database = _descriptors("search", queries, database)
+    queries, database = descriptors("search", queries, database)
     _check_top_m("search", top_m, len(database))
     best = [(np.empty(0, np.intp), np.empty(0, queries.dtype)) for _ in queries]
     for start, block in _similarities("search", queries, database):
+        if lengths is not None:
+            block = block / lengths[start : start + block.shape[1]]
         worst = np.array([scores[-1] if len(scores) == top_m else -np.inf for _, scores in best], queries.dtype)
         better = np.asarray(block > worst[:, np.newaxis])
         for query, (ranks, scores) in enumerate(best):
@@ -67,7 +74,7 @@ def rerank(
 
     Raises InputError as :func:`search` and :func:`refine` do.
     """
-    queries, database = _descriptors("rerank", queries, database)
+    queries, database = descriptors("rerank", queries, database)
     _check_top_m("rerank", top_m, len(database))
     blocks = [scores for _, scores in _similarities("rerank", queries, database)]
     ranks = best_first(np.concatenate(blocks, axis=1))
@@ -153,6 +160,23 @@ def best_first(scores: FloatArray) -> IndexArray:
     return order
 
 
+def row_lengths(what: str, rows: FloatArray) -> FloatArray | None:
+    """Euclidean lengths [n] of rows [n, channels], read block by block; None if all are 1, within what rounding to fp16 leaves.
+
+    Raises InputError, with ``what`` and the row, for NaN, infinity, and a row of zeros: it has no direction.
+    """
+    lengths = np.empty(len(rows), rows.dtype)
+    step = max(1, BLOCK_ELEMENTS // rows.shape[1])
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step]
+        check_finite(what, block, start)
+        lengths[start : start + step] = np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64))
+    if not (lengths > 0).all():
+        raise InputError(f"{what}: row {int(np.argmin(lengths))} is zero, which has no direction")
+    check_finite(f"{what}: length of row ", lengths)
+    return lengths if (np.abs(lengths - 1) > UNIT_TOLERANCE).any() else None
+
+
 def _similarities(what: str, queries: FloatArray, database: FloatArray) -> Iterator[tuple[int, FloatArray]]:
     """(first image, dot products [queries, images of the block]) of one block of the database after the other."""
     rows = max(1, BLOCK_ELEMENTS // max(queries.shape))
@@ -165,7 +189,8 @@ def _similarities(what: str, queries: FloatArray, database: FloatArray) -> Itera
         yield start, scores
 
 
-def _descriptors(what: str, queries: FloatArray, database: FloatArray) -> tuple[FloatArray, FloatArray]:
+def descriptors(what: str, queries: FloatArray, database: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Both as arrays; raises InputError unless they fit together. The values of the database are not looked at."""
     queries = features(f"{what}: queries", queries, "queries", "channels")
     database = floats(f"{what}: database", database, "images", "channels")
     if queries.shape[1] != database.shape[1]:

@@ -58,17 +58,23 @@ class Decoder:
     rotary: bool
     activation: str = "hidden_act"
     """Key of the activation."""
+    grouped: bool = False
+    """Whether the class reads ``num_key_value_heads`` and ``head_dim``; where it does not they change nothing."""
+    kv_heads: int | None = None
+    """KV heads where ``num_key_value_heads`` is absent; as many as heads unless given. null means as many as heads."""
+    window: bool = False
+    """Whether the class reads ``sliding_window``."""
     biases: Mapping[str, bool] | None = None
     """Keys that say whether linear layers have biases, with their defaults; None: all have."""
     notes: tuple[str, ...] = ()
 
 
-_LLAMA = Decoder(_SIZES, gated=True, rotary=True, biases={"attention_bias": False, "mlp_bias": False})
+_LLAMA = Decoder(_SIZES, gated=True, rotary=True, grouped=True, biases={"attention_bias": False, "mlp_bias": False})
 DECODERS: Mapping[str, Decoder] = {
     "gpt2": Decoder(_GPT2_SIZES, gated=False, rotary=False, activation="activation_function"),
     "gpt_neox": Decoder(_SIZES, gated=False, rotary=True, biases={"attention_bias": True}),
     "llama": _LLAMA,
-    "mistral": replace(_LLAMA, biases={}),
+    "mistral": replace(_LLAMA, biases={}, kv_heads=8, window=True),
     "opt": Decoder(
         _SIZES | {"d_ff": "ffn_dim"},
         gated=False,
@@ -77,7 +83,7 @@ DECODERS: Mapping[str, Decoder] = {
         biases={"enable_bias": True},
     ),
     "qwen2": replace(
-        _LLAMA, biases={}, notes=("the biases of q, k and v are left out: a model has all biases or none",)
+        _LLAMA, biases={}, kv_heads=32, notes=("the biases of q, k and v are left out: a model has all biases or none",)
     ),
 }
 VISION = ("vit", "deit")
@@ -232,14 +238,13 @@ def _decoder(config: Json, model_type: str) -> ImportedModel:
     sizes = {field: config.integer(key) for field, key in how.sizes.items() if field != "d_ff"}
     default = 4 * sizes["d_model"] if how.sizes["d_ff"] == "n_inner" else None
     sizes["d_ff"] = config.integer(how.sizes["d_ff"], default)
-    sizes["kv_heads"] = config.integer("num_key_value_heads", sizes["heads"])
-    if sizes["heads"] % sizes["kv_heads"]:
-        config.refuse("num_key_value_heads", f"a divisor of {how.sizes['heads']}={sizes['heads']}")
-    if config.values.get("head_dim") is None:
+    sizes["kv_heads"] = _kv_heads(config, how, sizes["heads"])
+    head_dim = config.values.get("head_dim") if how.grouped else None
+    if head_dim is None:
         _check_heads(config, how.sizes["heads"], how.sizes["d_model"])
-    sizes["head_size"] = config.integer("head_dim", sizes["d_model"] // sizes["heads"])
+    sizes["head_size"] = sizes["d_model"] // sizes["heads"] if head_dim is None else config.integer("head_dim")
     config.choice(how.activation, SILU if how.gated else GELU)
-    _check_attention(config, model_type, sizes)
+    _check_attention(config, model_type, how, sizes)
     bias, notes = _bias(config, how)
     shape: dict[str, Any] = dict(sizes)
     model = ModelConfig(
@@ -251,7 +256,31 @@ def _decoder(config: Json, model_type: str) -> ImportedModel:
         position="rotary" if how.rotary else "learned",
         bias=bias,
     )
-    return ImportedModel(model, (*how.notes, *notes, *_ordering_notes(config, model_type, how)))
+    return ImportedModel(
+        model, (*how.notes, *notes, *_unread_notes(config, model_type, how), *_ordering_notes(config, model_type, how))
+    )
+
+
+def _kv_heads(config: Json, how: Decoder, heads: int) -> int:
+    if not how.grouped:
+        return heads
+    absent = "num_key_value_heads" not in config.values
+    kv_heads = how.kv_heads if absent and how.kv_heads is not None else config.integer("num_key_value_heads", heads)
+    if heads % kv_heads:
+        what = f"a divisor of {how.sizes['heads']}={heads}"
+        config.refuse("num_key_value_heads", f"{what}; absent it is {kv_heads} in this class" if absent else what)
+    return kv_heads
+
+
+def _unread_notes(config: Json, model_type: str, how: Decoder) -> tuple[str, ...]:
+    """Keys that say something about attention, but not to this class."""
+    reads = {
+        "num_key_value_heads": how.grouped,
+        "head_dim": how.grouped,
+        "sliding_window": how.window or model_type == "qwen2",
+    }
+    unread = [key for key, is_read in reads.items() if not is_read and config.values.get(key) is not None]
+    return tuple(f"{key} changes nothing: the class of {model_type} does not read it" for key in unread)
 
 
 def _check_heads(config: Json, heads: str, width: str) -> None:
@@ -259,13 +288,18 @@ def _check_heads(config: Json, heads: str, width: str) -> None:
         config.refuse(width, f"a multiple of {heads}={config.integer(heads)}")
 
 
-def _check_attention(config: Json, model_type: str, sizes: Mapping[str, int]) -> None:
+def _check_attention(config: Json, model_type: str, how: Decoder, sizes: Mapping[str, int]) -> None:
     """Refuse layers that are not all alike or do not see the whole context."""
     if model_type == "qwen2":
         config.only("use_sliding_window", False)
-    elif config.values.get("sliding_window") is not None and config.integer("sliding_window") < sizes["max_positions"]:
+    elif (
+        how.window
+        and config.values.get("sliding_window") is not None
+        and config.integer("sliding_window") < sizes["max_positions"]
+    ):
         config.refuse("sliding_window", f"null, or at least max_position_embeddings={sizes['max_positions']}")
-    config.only("word_embed_proj_dim", sizes["d_model"])
+    if model_type == "opt":
+        config.only("word_embed_proj_dim", sizes["d_model"])
 
 
 def _bias(config: Json, how: Decoder) -> tuple[bool, tuple[str, ...]]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neupims_sim.errors import InputError, suggestion
+from neupims_sim.workloads.importing.onnx_shapes import Sides, check_shapes
 
 if TYPE_CHECKING:
     import onnx
@@ -234,6 +235,21 @@ class _Reader:
         for name, kind in found.items():
             if name:
                 self._learn(name, kind)
+        try:
+            check_shapes(node.op, self._sides(node, version))
+        except ValueError as error:
+            raise InputError(f"{self._where(node)}: {error}") from None
+
+    def _sides(self, node: Node, opset: int) -> Sides:
+        """What is known of a node's tensors."""
+        shapes, values = self._graph.shapes, self._graph.values
+        return Sides(
+            tuple(shapes.get(name) if name else None for name in node.inputs),
+            tuple(shapes.get(name) if name else None for name in node.outputs),
+            tuple(values.get(name) if name else None for name in node.inputs),
+            node.attributes,
+            opset,
+        )
 
     def _learn(self, name: str, kind: onnx.TypeProto) -> None:
         """Remember the type of a value, and its shape if that is known in full."""
