@@ -1,4 +1,4 @@
-"""The one exception for bad input, and how its message stays one line that can be read.
+"""The one exception for bad input, how its message stays one line that can be read, and the one for results that cannot be.
 
 The command line prints the message and exits with code 2.
 """
@@ -35,6 +35,10 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(clear_line(message))
+
+
+class InternalError(RuntimeError):
+    """The program contradicts itself: a result that no device can have. Not the user's fault; the command line exits with 1."""
 
 
 def clear_line(text: str) -> str:

@@ -85,11 +85,11 @@ def frozen_config(preset: str, case: str) -> Config:
 
 
 def figures(result: Result) -> dict[str, Any]:
-    """What is compared: cycles, and a digest of everything that the device did."""
+    """What is compared: cycles, and a digest of everything that one device did, whose figures are the recorded ones."""
     done = {
         "stages": result.stages,
-        "commands": {name: count for name, count in sorted(result.commands.items()) if count},
-        "traffic": result.traffic_bytes,
+        "commands": {name: count // result.devices for name, count in sorted(result.commands.items()) if count},
+        "traffic": {kind: size // result.devices for kind, size in result.traffic_bytes.items()},
         "operators": [
             [r.layer, r.sub_batch, r.request, r.operator, r.unit, r.start_cycle, r.end_cycle, r.macs]
             for r in result.observations.operators

@@ -192,7 +192,7 @@ def test_inv_energy_parts_sum_to_the_average_power(system: str) -> None:
     assert all(joules >= 0 for joules in result.energy_joules.values())
     assert result.average_power_w == pytest.approx(sum(result.energy_joules.values()) / result.seconds)
     memory_joules = sum(joules for cause, joules in result.energy_joules.items() if not cause.startswith("npu_"))
-    channels = 32
+    channels = 32 * result.devices
     assert result.memory_power_w_per_channel == pytest.approx(memory_joules / result.seconds / channels)
 
 

@@ -102,7 +102,7 @@ def test_a_pipeline_stage_has_a_share_of_layers_and_requests() -> None:
     result = simulate(small(settings={"parallel.pipeline": 2, "workload.batch_size": 32}))
     assert result.layers == 2
     assert result.batch_size == 32
-    assert result.throughput_tokens_per_s == pytest.approx(16 / result.seconds)
+    assert result.throughput_tokens_per_s == pytest.approx(32 / result.seconds)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The ``neupims-sim`` program.
 
-Exit code 0: ok; 2: bad input or a command line that cannot be read, one line on stderr; 1: a bug, with traceback; 128 and the number
-of a signal that has ended the program, which says so in one line.
+Exit code 0: ok; 2: bad input or a command line that cannot be read, one line on stderr; 1: a bug, in one line where a result cannot
+be, else with traceback; 128 and the number of a signal that has ended the program, which says so in one line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 import neupims_sim
 from neupims_sim.cli.options import group
 from neupims_sim.cli.usage import UsageError, describe
-from neupims_sim.errors import InputError, clear_line
+from neupims_sim.errors import InputError, InternalError, clear_line
 from neupims_sim.interruption import exit_code, interruptible
 
 NAME = "neupims-sim"
@@ -96,6 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.stdout.flush()
     except InputError as error:
         _fail(str(error))
+    except InternalError as error:
+        print("internal error:", clear_line(str(error)), file=sys.stderr)
+        sys.exit(1)
     except UsageError as error:
         text = describe(error)
         if "\n" not in text:

@@ -251,6 +251,11 @@ class ParallelConfig(Section):
     workload states, so that the system serves ``micro_batches`` times as many."""
     link: LinkConfig = LinkConfig()
 
+    @property
+    def devices(self) -> int:
+        """Of the whole system."""
+        return self.tensor * self.pipeline
+
 
 class SchedulingConfig(Section):
     """Who runs what, when. Every field is the name of a registered policy or a literal."""
@@ -262,6 +267,9 @@ class SchedulingConfig(Section):
     """``interleaving: auto`` interleaves from this batch size up (NeuPIMs paper, section 8)."""
     channel_assignment: Name = "gmlbp"
     partition: Name = "positional"
+    request_order: Literal["drawn", "file"] = "drawn"
+    """In which order the rows of ``workload.requests`` came, which policies go by. drawn: by chance, whatever the order of the
+    file; file: rows with a channel of their own (``ch_idx``) are the slots of a server, as in the published artifact (assumption)."""
     barrier: Literal["operator", "request"] = "request"
     """operator: an attention step of all requests ends before the next starts; request: each request on its own."""
     load_gwrite_cycles: PositiveCycles = 100

@@ -38,6 +38,7 @@ class Placement:
     layers: simulated decoder layers; each keeps its own K and V, while the vectors are shared.
     further_layers: layers that are not simulated, but whose K and V need room (``AttentionLayout.cache_rows``).
     row_regions: rows of every channel that PIM data takes besides, by name.
+    waiting_rows: rows of each channel that K and V of waiting micro-batches take.
 
     Raises
     ------
@@ -54,6 +55,7 @@ class Placement:
         layers: int = 1,
         further_layers: int = 0,
         row_regions: Mapping[str, int] | None = None,
+        waiting_rows: IntArray | None = None,
     ) -> None:
         self._organization = organization
         self._addresses: dict[str, int] = {}
@@ -88,9 +90,10 @@ class Placement:
             for channel, tokens in requests:
                 further_rows[channel] += layout.cache_rows(tokens, further_layers)
         cache_rows = layers * self._layer_rows + further_rows
-        self.used_rows: IntArray = region_end + vector_rows + cache_rows
+        waiting = np.zeros_like(vector_rows) if waiting_rows is None else waiting_rows
+        self.used_rows: IntArray = region_end + vector_rows + cache_rows + waiting
         """Rows of every bank in use, int64 [channels]."""
-        self._check_capacity(vector_rows, cache_rows, requests, layers + further_layers)
+        self._check_capacity(vector_rows, cache_rows, waiting, requests, layers + further_layers)
 
     def _place_requests(
         self, layout: AttentionLayout, requests: Sequence[PlacedRequest], vector_rows: IntArray
@@ -113,7 +116,12 @@ class Placement:
         self._layer_rows += np.array(key_row) - np.array(first_key_row)
 
     def _check_capacity(
-        self, vector_rows: IntArray, cache_rows: IntArray, requests: Sequence[PlacedRequest], layers: int
+        self,
+        vector_rows: IntArray,
+        cache_rows: IntArray,
+        waiting_rows: IntArray,
+        requests: Sequence[PlacedRequest],
+        layers: int,
     ) -> None:
         channel = int(self.used_rows.argmax())
         if self.used_rows[channel] <= self._organization.rows:
@@ -126,6 +134,8 @@ class Placement:
         if count:
             parts.append(f"{vector_rows[channel] * row:,} B of PIM operands")
             parts.append(f"{cache_rows[channel] * row:,} B of K and V of {count} requests in {layers} layers")
+        if waiting_rows[channel]:
+            parts.append(f"{waiting_rows[channel] * row:,} B of K and V of waiting micro-batches")
         raise InputError(
             f"the batch does not fit: channel {channel} needs {self.used_rows[channel] * row:,} B and has "
             f"{self._organization.channel_bytes:,} B: {', '.join(parts)}; use fewer requests, more channels or more devices"

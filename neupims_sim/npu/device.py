@@ -40,6 +40,8 @@ class TileSteps(Protocol):
     def compute_cycles(self) -> Int64Array: ...
     @property
     def store_bytes(self) -> Int64Array: ...
+    @property
+    def macs(self) -> int: ...
 
 
 class AttentionSteps(Protocol):
@@ -82,31 +84,50 @@ class Region:
         return self.address + start, size
 
 
+def shares(amount: int, cycles: Int64Array) -> list[int]:
+    """An amount in parts as large as the ``cycles`` of steps, which add up to it."""
+    whole = max(1, int(cycles.sum()))
+    ends = [amount * int(end) // whole for end in np.cumsum(cycles)]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
 BusyObserver = Callable[[str, str, int, int], None]
 """Called with (lane, name, start cycle, end cycle) for every piece of work."""
 
 
 class Unit:
-    """Systolic arrays or vector units: a resource for one piece of work at a time that knows how long it has worked."""
+    """Systolic arrays, vector units or a link: a resource for one piece of work at a time that knows how much it has worked."""
 
     def __init__(self, env: simpy.Environment) -> None:
         self._env = env
         self._resource = simpy.Resource(env)
-        self._before = 0
-        self._since: int | None = None
+        self._cycles = 0
+        self._macs = 0
+        self._now: tuple[int, int, int] | None = None
+        """Start, cycles and multiply-accumulates of the work under way."""
 
-    def hold(self, cycles: int) -> Process:
-        """Wait for the unit, then work."""
+    def hold(self, cycles: int, macs: int = 0) -> Process:
+        """Wait for the unit, then work, and do so many multiply-accumulates evenly over that time."""
         with self._resource.request() as turn:
             yield turn
-            self._since = int(self._env.now)
+            self._now = int(self._env.now), cycles, macs
             yield self._env.timeout(cycles)
-            self._before, self._since = self.busy_cycles, None
+            self._now = None
+            self._cycles += cycles
+            self._macs += macs
 
     @property
     def busy_cycles(self) -> int:
         """Cycles in which it has worked, up to now."""
-        return self._before + (0 if self._since is None else int(self._env.now) - self._since)
+        return self._cycles + (0 if self._now is None else int(self._env.now) - self._now[0])
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates, up to now."""
+        if self._now is None:
+            return self._macs
+        start, cycles, macs = self._now
+        return self._macs + macs * (int(self._env.now) - start) // cycles
 
 
 class Npu:
@@ -187,12 +208,13 @@ class Npu:
 
     def _compute(self, name: str, steps: TileSteps, loaded: simpy.Store, output: Region, ready: SimEvent) -> Process:
         stores: list[SimEvent] = []
+        macs = shares(steps.macs, steps.compute_cycles)
         for _ in range(len(steps.compute_cycles)):
             step, arrivals, room = yield loaded.get()
             if not ready.processed:
                 yield ready
             yield self.env.all_of(arrivals)
-            yield from self._hold(self.arrays, "systolic arrays", name, int(steps.compute_cycles[step]))
+            yield from self._hold(self.arrays, "systolic arrays", name, int(steps.compute_cycles[step]), macs[step])
             if room:
                 yield self._scratchpad.put(room)
             size = int(steps.store_bytes[step])
@@ -208,15 +230,17 @@ class Npu:
         source: Region,
         output: Region,
         ready: SimEvent,
+        macs: int = 0,
         priority: int = 0,
     ) -> Process:
-        """Run an attention; ends when the last output is stored. Its logits never leave the scratchpad.
+        """Run an attention of so many multiply-accumulates; ends when the last output is stored. Its logits never leave the scratchpad.
 
         Steps take room and load in order, like the tiles of a GEMM and in turn with those; from there each goes its own way: arrays
         (logits), vector units (softmax), arrays (attend), store. So the arrays work on the next step's logits during a softmax.
         ``ready`` fires when queries, keys and values are there.
         """
         steps: list[SimEvent] = []
+        products = shares(macs, np.stack([plan.logits_cycles, plan.attend_cycles], axis=1).ravel())
         with self._loader.request(priority=priority) as turn:
             yield turn
             if not ready.processed:
@@ -227,18 +251,26 @@ class Npu:
                     yield self._scratchpad.get(room)
                 size = int(plan.load_bytes[step])
                 arrival = self.transfer(READ, *source.take(size), name) if size else self.env.event().succeed()
-                steps.append(self.env.process(self._attention_step(name, plan, step, arrival, room, output)))
+                both = products[2 * step], products[2 * step + 1]
+                steps.append(self.env.process(self._attention_step(name, plan, step, arrival, room, output, both)))
         yield self.env.all_of(steps)
 
     def _attention_step(
-        self, name: str, plan: AttentionSteps, step: int, arrival: SimEvent, room: int, output: Region
+        self,
+        name: str,
+        plan: AttentionSteps,
+        step: int,
+        arrival: SimEvent,
+        room: int,
+        output: Region,
+        macs: tuple[int, int],
     ) -> Process:
         drain = int(plan.drain_cycles[step])
         yield arrival
-        yield from self._hold(self.arrays, "systolic arrays", name, int(plan.logits_cycles[step]))
+        yield from self._hold(self.arrays, "systolic arrays", name, int(plan.logits_cycles[step]), macs[0])
         yield self.env.timeout(drain)
         yield from self._hold(self.vectors, "vector units", name, int(plan.softmax_cycles[step]))
-        yield from self._hold(self.arrays, "systolic arrays", name, int(plan.attend_cycles[step]))
+        yield from self._hold(self.arrays, "systolic arrays", name, int(plan.attend_cycles[step]), macs[1])
         yield self.env.timeout(drain)
         size = int(plan.store_bytes[step])
         if size:
@@ -273,7 +305,7 @@ class Npu:
             written += [self.transfer(WRITE, *region.take(-(-size // chunks)), name) for region, size in stores]
         yield self.env.all_of(written)
 
-    def _hold(self, unit: Unit, lane: str, name: str, cycles: int) -> Process:
+    def _hold(self, unit: Unit, lane: str, name: str, cycles: int, macs: int = 0) -> Process:
         if cycles:
-            yield from unit.hold(cycles)
+            yield from unit.hold(cycles, macs)
             self._observe(lane, name, int(self.env.now) - cycles, int(self.env.now))

@@ -80,7 +80,8 @@ class SubBatchRun:
 
     Parameters
     ----------
-    requests: position of each of the sub-batch's requests in the whole batch.
+    requests: position of each of the sub-batch's requests in its micro-batch.
+    numbers: those of the requests in the workload.
     channels: channel of each, where attention runs in PIM.
     """
 
@@ -93,6 +94,7 @@ class SubBatchRun:
         placement: Placement,
         layout: AttentionLayout | None,
         requests: Sequence[int],
+        numbers: Sequence[int],
         channels: Sequence[int],
     ) -> None:
         self._index = index
@@ -106,6 +108,7 @@ class SubBatchRun:
         self._placement = placement
         self._layout = layout
         self._requests = list(requests)
+        self._numbers = list(numbers)
         self._channels = list(channels)
         self._contexts = list(phases.context_tokens().values())
         self._attention_flops = phases.attention_flops()
@@ -195,7 +198,7 @@ class SubBatchRun:
         else:
             yield self._npu.transfer(WRITE, *self._probabilities.take(size), "softmax")
         flops = self._attention_flops["softmax"][n]
-        self._run.record(layer, "softmax", "vector units", start, 0, self._requests[n], flops=flops)
+        self._run.record(layer, "softmax", "vector units", start, 0, self._numbers[n], flops=flops)
 
     def _attend(self, n: int, layer: int, logits: SimEvent, releases: Mapping[int, Int64Array]) -> Process:
         if not logits.processed:
@@ -234,4 +237,4 @@ class SubBatchRun:
 
     def _count_pim(self, layer: int, name: str, start: int, dots: int, n: int) -> None:
         macs = self._device.count_pim_macs(dots)
-        self._run.record(layer, name, "PIM", start, macs, self._requests[n], flops=self._attention_flops[name][n])
+        self._run.record(layer, name, "PIM", start, macs, self._numbers[n], flops=self._attention_flops[name][n])

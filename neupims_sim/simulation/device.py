@@ -82,10 +82,10 @@ class Device:
         return Totals(
             self.now,
             self.memory.counters(),
-            self.seen.npu_macs,
+            self.npu.arrays.macs,
             self.npu.arrays.busy_cycles,
             self.npu.vectors.busy_cycles,
-            self.seen.link_cycles,
+            self.link.unit.busy_cycles,
             self.seen.work.totals(self.npu.moved_bytes),
         )
 

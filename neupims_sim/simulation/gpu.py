@@ -6,8 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from neupims_sim.config import (
     Config,
     GpuConfig,
@@ -18,8 +16,8 @@ from neupims_sim.config import (
     WorkloadConfig,
     config_hash,
 )
+from neupims_sim.simulation.batches import decoding_batch
 from neupims_sim.simulation.inference import images_trace
-from neupims_sim.simulation.llm import decoding_batch
 from neupims_sim.simulation.observations import Observations, OperatorRecord
 from neupims_sim.simulation.result import Result
 from neupims_sim.simulation.retrieval import retrieval_trace
@@ -32,7 +30,7 @@ from neupims_sim.system.gpu import (
     kernels,
     resident_bytes,
 )
-from neupims_sim.system.pipeline import Pipeline, transfer_cycles
+from neupims_sim.system.pipeline import Pipeline, StageWork, transfer_cycles
 from neupims_sim.trace import Trace, read_trace
 from neupims_sim.workloads import generate_llm
 
@@ -77,53 +75,59 @@ def _decode(config: Config, gpu: GpuConfig, workload: WorkloadConfig) -> Result:
     model, parallel = config.model, config.parallel
     assert isinstance(model, ModelConfig)
     batch = decoding_batch(config, workload)
-    requests = batch.requests
-    trace = generate_llm(
-        model, requests.context_tokens, tensor_parallel=parallel.tensor, seed=config.seed, dtype=config.npu.dtype
-    )
     layers = model.layers // parallel.pipeline
-    needed = resident_bytes(trace.operators)
-    waiting = int(batch.waiting_tokens.sum())
-    needed["K and V"] = round(needed["K and V"] * (1 + waiting / requests.context_tokens.sum()))
-    check_capacity(gpu, {what: size // parallel.pipeline for what, size in needed.items()})
-    layer = _timed(config, gpu, trace)
     hertz = config.clock_ghz * 1e9
-    block_seconds = sum(timed.seconds for timed in layer)
-    on_link = sum(timed.seconds for timed in layer if timed.kernel.kind == "all_reduce")
-    pipeline = Pipeline(
-        stages=parallel.pipeline,
-        micro_batches=batch.count,
-        stage_cycles=layers * block_seconds * hertz,
-        link_cycles=layers * on_link * hertz,
-        transfer_cycles=transfer_cycles(config, trace.operators[-1].outputs[0].bytes),
-    )
+    works, block, seen = list[StageWork](), list[tuple[_Timed, float]](), list[_Timed]()
+    for micro_batch in batch.micro_batches:
+        trace = generate_llm(
+            model, micro_batch.context_tokens, tensor_parallel=parallel.tensor, seed=config.seed, dtype=config.npu.dtype
+        )
+        needed = resident_bytes(trace.operators)
+        all_tokens = batch.total_tokens / int(micro_batch.context_tokens.sum())
+        needed["K and V"] = round(needed["K and V"] * all_tokens)
+        check_capacity(gpu, {what: size // parallel.pipeline for what, size in needed.items()})
+        layer = _timed(config, gpu, trace)
+        on_link = sum(timed.seconds for timed in layer if timed.kernel.kind == "all_reduce")
+        works.append(
+            StageWork(
+                count=micro_batch.count,
+                stage_cycles=layers * sum(timed.seconds for timed in layer) * hertz,
+                link_cycles=layers * on_link * hertz,
+                transfer_cycles=transfer_cycles(config, trace.operators[-1].outputs[0].bytes),
+            )
+        )
+        block += [(timed, micro_batch.count / batch.count) for timed in layer]
+        seen = seen or layer
+    pipeline = Pipeline(parallel.pipeline, works)
     return _result(
         config,
         gpu,
-        [(timed, 1) for timed in layer],
-        block_seconds=block_seconds,
-        seconds=pipeline.cycles_per_micro_batch / hertz,
+        block,
+        seen,
+        seconds=pipeline.iteration_cycles / hertz,
         layers=layers,
-        items=batch.mean_size,
+        blocks=layers * batch.count,
+        items=batch.size,
         item="tokens",
-        batch_size=batch.total_size,
+        batch_size=batch.size,
         pipeline=pipeline,
-        mean_context_tokens=float(np.mean(requests.context_tokens)),
+        mean_context_tokens=batch.total_tokens / batch.size,
     )
 
 
 def _run_once(config: Config, gpu: GpuConfig, trace: Trace, item: str) -> Result:
     check_capacity(gpu, resident_bytes(trace.operators))
-    work = [(timed, timed.kernel.repeat) for timed in _timed(config, gpu, trace)]
+    work = [(timed, float(timed.kernel.repeat)) for timed in _timed(config, gpu, trace)]
     seconds = sum(times * timed.seconds for timed, times in work)
     items = 1 if item == "traces" else trace.header.batch
     return _result(
         config,
         gpu,
         work,
-        block_seconds=seconds,
+        [timed for timed, _ in work],
         seconds=seconds,
         layers=1,
+        blocks=1,
         items=items,
         item=item,
         batch_size=trace.header.batch,
@@ -133,19 +137,22 @@ def _run_once(config: Config, gpu: GpuConfig, trace: Trace, item: str) -> Result
 def _result(
     config: Config,
     gpu: GpuConfig,
-    block: Sequence[tuple[_Timed, int]],
+    block: Sequence[tuple[_Timed, float]],
+    seen: Sequence[_Timed],
     *,
-    block_seconds: float,
     seconds: float,
     layers: int,
+    blocks: int,
     items: float,
     item: str,
     batch_size: int,
     pipeline: Pipeline | None = None,
     mean_context_tokens: float | None = None,
 ) -> Result:
-    """``block``: kernels and how often each runs in a block; ``seconds``: of the run."""
+    """``block``: kernels and how often each runs in a block, a mean over micro-batches; ``seconds``: of the run, in which a device
+    goes through so many ``blocks``; ``seen``: kernels to write down, one after the other."""
     hertz = config.clock_ghz * 1e9
+    block_seconds = sum(times * timed.seconds for timed, times in block)
     read, written, least, on_link = (
         sum(times * amount for amount, times in amounts)
         for amounts in (
@@ -157,10 +164,12 @@ def _result(
     )
     operator_cycles: defaultdict[str, float] = defaultdict(float)
     for timed, times in block:
-        operator_cycles[timed.kernel.name] += layers * times * timed.seconds * hertz
+        operator_cycles[timed.kernel.name] += blocks * times * timed.seconds * hertz
     peaks = [kernel_peak(timed.kernel, gpu) for timed, _ in block if timed.kernel.macs]
     cycles = round(seconds * hertz)
+    devices = config.parallel.devices
     return Result(
+        devices=devices,
         cycles=cycles,
         seconds=seconds,
         throughput_tokens_per_s=items / seconds if item == "tokens" else None,
@@ -170,28 +179,26 @@ def _result(
         batch_size=batch_size,
         utilization={
             "npu": least / block_seconds,
-            "pim": 0.0,
             "bandwidth": (read + written) / (gpu.bandwidth_gbps * 1e9 * block_seconds),
-            "npu_busy": 0.0,
-            "vector_busy": 0.0,
-            "pim_busy": 0.0,
             "link": on_link / block_seconds,
         },
-        traffic_bytes={"read": int(read), "write": int(written), "pim_internal": 0},
+        traffic_bytes={"read": int(devices * read), "write": int(devices * written)},
         commands={},
         energy_joules={},
+        energy_per_item_joules=None,
+        energy_per_token_joules=None,
         average_power_w=None,
         memory_power_w_per_channel=None,
         block_cycles=round(block_seconds * hertz),
         stages={},
         operator_cycles={name: round(count) for name, count in operator_cycles.items()},
-        operator_flops=_by_name(block, lambda timed: 2 * timed.kernel.macs or timed.kernel.vector_flops),
-        operator_bytes=_by_name(block, lambda timed: timed.bytes),
+        operator_flops=_by_name(block, lambda timed: devices * (2 * timed.kernel.macs or timed.kernel.vector_flops)),
+        operator_bytes=_by_name(block, lambda timed: devices * timed.bytes),
         operator_busy_cycles=_by_name(block, lambda timed: timed.seconds * hertz),
         operator_unit={timed.kernel.name: "link" if timed.kernel.kind == "all_reduce" else "GPU" for timed, _ in block},
         peak={
-            "npu_flops_per_s": max(peaks, default=gpu.peak_flops.float16),
-            "memory_bytes_per_s": gpu.bandwidth_gbps * 1e9,
+            "npu_flops_per_s": devices * max(peaks, default=gpu.peak_flops.float16),
+            "memory_bytes_per_s": devices * gpu.bandwidth_gbps * 1e9,
         },
         background={},
         interleaving="off",
@@ -203,11 +210,11 @@ def _result(
         snapshots=1,
         throughput_ci95_per_s=None,
         config_hash=config_hash(config),
-        observations=Observations(operators=_records([timed for timed, _ in block], hertz)),
+        observations=Observations(operators=_records(seen, hertz)),
     )
 
 
-def _by_name(block: Sequence[tuple[_Timed, int]], amount: Callable[[_Timed], float]) -> dict[str, int]:
+def _by_name(block: Sequence[tuple[_Timed, float]], amount: Callable[[_Timed], float]) -> dict[str, int]:
     """Sums over the kernels of each name."""
     sums: defaultdict[str, float] = defaultdict(float)
     for timed, times in block:

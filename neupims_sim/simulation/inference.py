@@ -217,6 +217,7 @@ def _simulate_trace(device: Device, trace: Trace, item: str) -> Outcome:
         raise InputError(f"{trace.header.model}: the trace has nothing to do: no operator takes any time")
     layers = sum(part.repeat for part in parts)
     return Outcome(
+        seen=device.seen,
         total=done.total,
         block=done.total,
         items=trace.header.batch if item == "images" else 1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,13 +15,17 @@ from neupims_sim.mapping.placement import PlacedRequest, Placement
 from neupims_sim.scheduling.channels import CHANNEL_ASSIGNMENTS, load_estimate
 from neupims_sim.scheduling.interleaving import INTERLEAVINGS, resolve_interleaving
 from neupims_sim.scheduling.partition import PARTITIONS
+from neupims_sim.simulation.batches import DecodingBatch, MicroBatch, decoding_batch
 from neupims_sim.simulation.decode import Phases, SubBatchRun
 from neupims_sim.simulation.device import Device
+from neupims_sim.simulation.observations import Observations
 from neupims_sim.simulation.outcome import Outcome, RunRecorder
 from neupims_sim.simulation.search import IN_FLIGHT, BackgroundSearch, SearchIndex
-from neupims_sim.system.pipeline import Pipeline, micro_batch_size, micro_batches, transfer_cycles
+from neupims_sim.simulation.timeline import Timeline
+from neupims_sim.simulation.totals import Totals, sum_of
+from neupims_sim.system.pipeline import Pipeline, StageWork, transfer_cycles
 from neupims_sim.trace import Trace
-from neupims_sim.workloads import RequestBatch, generate_llm, request_batch
+from neupims_sim.workloads import generate_llm
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -30,34 +34,93 @@ _SPARE_ROWS = 8
 logits buffers of sub-batches. The placement has the exact check."""
 
 
-def simulate_llm(device: Device) -> Outcome:
-    """One decode iteration of the configured batch.
+def simulate_llm(config: Config, timeline: Timeline | None) -> Outcome:
+    """One decode iteration of the configured batch: every micro-batch that differs from the others on a device of its own.
 
     Raises ``InputError`` for what can be traced but not simulated, and for a batch that does not fit.
     """
+    assert isinstance(config.workload, WorkloadConfig)
+    batch = decoding_batch(config, config.workload)
+    interleaving = resolve_interleaving(
+        config.scheduling.interleaving, batch.largest, config.scheduling.auto_min_batch, config.attention_on == "pim"
+    )
+    watched = [timeline, *[None] * (len(batch.micro_batches) - 1)]
+    stages = [
+        _simulate_stage(Device.build(config, watcher), batch, micro_batch, interleaving)
+        for micro_batch, watcher in zip(batch.micro_batches, watched, strict=True)
+    ]
+    works = [stage.work for stage in stages]
+    pipeline = Pipeline(config.parallel.pipeline, works)
+    total = sum_of([(work.count, stage.total) for work, stage in zip(works, stages, strict=True)])
+    shares = [work.count / batch.count for work in works]
+    first = stages[0]
+    return Outcome(
+        total=replace(total, cycle=pipeline.iteration_cycles),
+        block=sum_of([(share, stage.block) for share, stage in zip(shares, stages, strict=True)]),
+        items=batch.size,
+        item="tokens",
+        batch_size=batch.size,
+        interleaving=interleaving,
+        layers=first.layers,
+        simulated_layers=first.simulated_layers,
+        simulated_cycles=sum(stage.simulated_cycles for stage in stages),
+        latency_cycles=round(pipeline.iteration_cycles),
+        mean_context_tokens=batch.total_tokens / batch.size,
+        background=_mean_background([stage.background for stage in stages], shares),
+        pipeline=pipeline.to_json(),
+        stages=_mean_stages([stage.seen.stages for stage in stages], shares),
+        seen=first.seen,
+    )
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A micro-batch on a stage of the pipeline.
+
+    Attributes
+    ----------
+    total: all of its layers; ``block``: one of the steady state.
+    seen: what the run wrote down.
+    """
+
+    work: StageWork
+    total: Totals
+    block: Totals
+    layers: int
+    simulated_layers: int
+    simulated_cycles: int
+    background: Mapping[str, float | None]
+    seen: Observations
+
+
+def _simulate_stage(device: Device, batch: DecodingBatch, micro_batch: MicroBatch, interleaving: str) -> _Stage:
     config, env = device.config, device.env
     model, workload = config.model, config.workload
     assert isinstance(model, ModelConfig)
     assert isinstance(workload, WorkloadConfig)
-    batch = decoding_batch(config, workload)
-    requests = batch.requests
     layers = model.layers // config.parallel.pipeline
-    on_pim = config.attention_on == "pim"
-    interleaving = resolve_interleaving(
-        config.scheduling.interleaving, len(requests.context_tokens), config.scheduling.auto_min_batch, on_pim
-    )
     policy = INTERLEAVINGS[interleaving]
     simulated = min(layers, max(config.simulation.layers, policy.fewest_steps))
-    layout = _layout(config, model) if on_pim else None
+    layout = _layout(config, model) if config.attention_on == "pim" else None
     searching, rows = workload.background, dict[str, int]()
     if searching is not None:
         index = SearchIndex.of(config, searching)
         rows = index.rows(IN_FLIGHT * searching.in_flight)
     sub_batches, channels, placement = _prepare(
-        config, model, batch, layout, layers, simulated, policy.sub_batches, rows
+        config, model, batch, micro_batch, layout, layers, simulated, policy.sub_batches, rows
     )
     runs = [
-        SubBatchRun(number, device, model, phases, placement, layout, members, channels[members].tolist())
+        SubBatchRun(
+            number,
+            device,
+            model,
+            phases,
+            placement,
+            layout,
+            members,
+            micro_batch.requests[members].tolist(),
+            channels[members].tolist(),
+        )
         for number, (phases, members) in enumerate(sub_batches)
     ]
     recorder = RunRecorder(device)
@@ -67,77 +130,39 @@ def simulate_llm(device: Device) -> Outcome:
     end = device.totals()
     first, last, steps = recorder.window(begin, simulated)
     total = end.plus(first, last, (layers - simulated) / steps)
-    stage_cycles = end.cycle + round((layers - simulated) * ((last.cycle - first.cycle) / steps))
-    hidden_bytes = len(requests.context_tokens) * model.d_model * config.npu.element_bytes
-    pipeline = Pipeline(
-        stages=config.parallel.pipeline,
-        micro_batches=batch.count,
-        stage_cycles=stage_cycles,
+    hidden_bytes = micro_batch.size * model.d_model * config.npu.element_bytes
+    work = StageWork(
+        count=micro_batch.count,
+        stage_cycles=end.cycle + round((layers - simulated) * ((last.cycle - first.cycle) / steps)),
         link_cycles=total.link_cycles,
         transfer_cycles=transfer_cycles(config, hidden_bytes),
     )
-    total = replace(total, cycle=pipeline.cycles_per_micro_batch)
-    return Outcome(
-        total=total,
-        block=last.since(first).per(steps),
-        items=batch.mean_size,
-        item="tokens",
-        batch_size=batch.total_size,
-        interleaving=interleaving,
-        layers=layers,
-        simulated_layers=simulated,
-        simulated_cycles=int(end.cycle),
-        latency_cycles=round(total.cycle),
-        mean_context_tokens=float(np.mean(requests.context_tokens)),
-        background={} if background is None else background.metrics(int(first.cycle), int(last.cycle)),
-        pipeline=pipeline.to_json(),
+    return _Stage(
+        work,
+        total,
+        last.since(first).per(steps),
+        layers,
+        simulated,
+        int(end.cycle),
+        {} if background is None else background.metrics(int(first.cycle), int(last.cycle)),
+        device.seen,
     )
 
 
-@dataclass(frozen=True)
-class MicroBatch:
-    """The batch that a stage of the pipeline works on in steady state; it stands for all ``count`` of them.
-
-    Attributes
-    ----------
-    requests: of the largest one.
-    count: of micro-batches in the pipeline.
-    waiting_tokens: int64, contexts of the requests of all others.
-    """
-
-    requests: RequestBatch
-    count: int
-    waiting_tokens: Int64Array
-
-    @property
-    def total_size(self) -> int:
-        """Requests of all micro-batches."""
-        return len(self.requests.context_tokens) + len(self.waiting_tokens)
-
-    @property
-    def mean_size(self) -> float:
-        """Requests per micro-batch."""
-        return self.total_size / self.count
+def _mean_stages(found: Sequence[Sequence[tuple[str, int, int]]], shares: Sequence[float]) -> dict[str, int]:
+    """Mean length, over micro-batches, of the last stage of each name: the steady state."""
+    lengths = [{name: stop - start for name, start, stop in stages} for stages in found]
+    return {name: round(sum(w * one[name] for w, one in zip(shares, lengths, strict=True))) for name in lengths[0]}
 
 
-def decoding_batch(config: Config, workload: WorkloadConfig) -> MicroBatch:
-    """The configured batch; raises ``InputError`` for what can be traced but not simulated, and for too few requests."""
-    if workload.phase != "decode":
-        raise InputError(f"workload.phase={workload.phase!r} can be traced but not simulated yet; allowed: decode")
-    if workload.lm_head:
-        raise InputError("workload.lm_head=True can be traced but not simulated yet; allowed: False")
-    batch, count = request_batch(workload, config.seed), micro_batches(config)
-    contexts, requests = np.asarray(batch.context_tokens, dtype=np.int64), len(batch.context_tokens)
-    if config.parallel.batch == "per_stage":
-        return MicroBatch(batch, count, np.tile(contexts, count - 1))
-    if requests < count:
-        raise InputError(
-            f"workload.requests={workload.requests!r} holds {requests} requests, too few for {count} "
-            "micro-batches (parallel.micro_batches, else parallel.pipeline)"
-        )
-    size, channels = micro_batch_size(requests, count), batch.channels
-    first = RequestBatch(batch.context_tokens[:size], None if channels is None else channels[:size])
-    return MicroBatch(first, count, contexts[size:])
+def _mean_background(found: Sequence[Mapping[str, float | None]], shares: Sequence[float]) -> dict[str, float | None]:
+    """Mean over micro-batches; None where one has no value."""
+    means: dict[str, float | None] = {}
+    for name in found[0]:
+        values = [one[name] for one in found]
+        known = [share * value for share, value in zip(shares, values, strict=True) if value is not None]
+        means[name] = sum(known) if len(known) == len(values) else None
+    return means
 
 
 def _layout(config: Config, model: ModelConfig) -> AttentionLayout:
@@ -154,7 +179,8 @@ def _layout(config: Config, model: ModelConfig) -> AttentionLayout:
 def _prepare(
     config: Config,
     model: ModelConfig,
-    batch: MicroBatch,
+    batch: DecodingBatch,
+    micro_batch: MicroBatch,
     layout: AttentionLayout | None,
     layers: int,
     simulated: int,
@@ -164,11 +190,9 @@ def _prepare(
     """Assign channels and sub-batches, generate a trace per sub-batch, and place all tensors.
 
     Returns the operators and the requests of each sub-batch, the channel of each request (all 0 where attention runs on
-    the NPU), and the placement. ``row_regions`` are those of :class:`Placement`; K and V of the waiting micro-batches, which are
-    taken to be spread evenly over the channels, become another one.
+    the NPU), and the placement. ``row_regions`` are those of :class:`Placement`.
     """
-    requests = batch.requests
-    contexts = np.asarray(requests.context_tokens, dtype=np.int64)
+    contexts = micro_batch.context_tokens
     whole = Phases.of(_trace(config, model, contexts))
     kv_layers = layers if config.mapping.kv_capacity == "all_layers" else simulated
     block_weights = sum(whole.weights().values())
@@ -176,19 +200,18 @@ def _prepare(
     reserved = (kv_layers - simulated) * block_weights
     heads, kv_heads = (count // config.parallel.tensor for count in (model.heads, model.kv_heads))
     token_cache_bytes = 2 * kv_heads * model.head_size * config.npu.element_bytes
-    waiting = batch.waiting_tokens if config.mapping.kv_capacity == "all_layers" else contexts[:0]
+    waiting = batch.waiting(micro_batch) if config.mapping.kv_capacity == "all_layers" else []
+    waiting_rows: Int64Array = np.zeros(config.memory.organization.channels, np.int64)
     if layout is None:
         channels = np.zeros_like(contexts)
         reserved += (kv_layers - 1) * int(contexts.sum()) * token_cache_bytes  # one layer's cache gets an address
-        reserved += kv_layers * int(waiting.sum()) * token_cache_bytes
+        reserved += kv_layers * sum(int(other.context_tokens.sum()) for other in waiting) * token_cache_bytes
     else:
         organization = config.memory.organization
-        if len(waiting):
-            rows = sum(layout.cache_rows(tokens, kv_layers) for tokens in waiting.tolist())
-            row_regions = {**row_regions, "K and V of waiting micro-batches": -(-rows // organization.channels)}
+        waiting_rows += _waiting_rows(layout, waiting, kv_layers, organization.channels)
         region_bytes = sum(row_regions.values()) * organization.channels * organization.banks * organization.row_bytes
         linear_bytes = sum(tensors.values()) + reserved + region_bytes
-        channels = _channels(config, requests, layout, kv_layers, simulated, linear_bytes, whole)
+        channels = _channels(config, micro_batch, layout, kv_layers, simulated, linear_bytes, waiting_rows, whole)
     sub_batch = np.zeros_like(contexts)
     if sub_batches > 1 and len(contexts) > 1:
         loads = np.zeros(len(contexts)) if layout is None else _loads(config, layout, contexts)
@@ -210,7 +233,7 @@ def _prepare(
     )
     further = kv_layers - simulated
     placement = Placement(
-        config.memory.organization, tensors, reserved, layout, placed, simulated, further, row_regions
+        config.memory.organization, tensors, reserved, layout, placed, simulated, further, row_regions, waiting_rows
     )
     return [(part, group.tolist()) for part, group in zip(phases, groups, strict=True)], channels, placement
 
@@ -226,27 +249,34 @@ def _loads(config: Config, layout: AttentionLayout, contexts: Int64Array) -> npt
     return load_estimate(layout, contexts, scheduling.load_gwrite_cycles, scheduling.load_tile_cycles)
 
 
+def _waiting_rows(layout: AttentionLayout, waiting: Sequence[MicroBatch], layers: int, channels: int) -> Int64Array:
+    """Rows of every channel that K and V of waiting micro-batches take: even shares, or where the file puts them."""
+    rows = np.zeros(channels, np.int64)
+    spread = 0
+    for other in waiting:
+        sizes = [layout.cache_rows(tokens, layers) for tokens in other.context_tokens.tolist()]
+        if other.channels is None:
+            spread += sum(sizes)
+        else:
+            np.add.at(rows, other.channels, sizes)
+    return rows + -(-spread // channels)
+
+
 def _channels(
     config: Config,
-    requests: RequestBatch,
+    micro_batch: MicroBatch,
     layout: AttentionLayout,
     kv_layers: int,
     simulated: int,
     linear_bytes: int,
+    waiting_rows: Int64Array,
     whole: Phases,
 ) -> Int64Array:
     """Channels from the request file, else by the configured policy."""
     organization = config.memory.organization
-    contexts = np.asarray(requests.context_tokens, dtype=np.int64)
-    if requests.channels is not None:
-        channels = np.asarray(requests.channels, dtype=np.int64)
-        if len(channels) and channels.max() >= organization.channels:
-            assert isinstance(config.workload, WorkloadConfig)
-            raise InputError(
-                f"workload.requests={config.workload.requests!r}: ch_idx {channels.max()} does not exist; "
-                f"allowed: 0 to {organization.channels - 1}"
-            )
-        return channels
+    contexts = micro_batch.context_tokens
+    if micro_batch.channels is not None:
+        return micro_batch.channels
     activations = 2 * sum(whole.activations().values())
     row_slice = organization.channels * organization.banks * organization.row_bytes
     rows = [
@@ -256,6 +286,7 @@ def _channels(
         + layout.cache_rows(tokens, kv_layers - simulated)
         for tokens in contexts.tolist()
     ]
-    room = organization.rows - -(-(linear_bytes + activations) // row_slice) - _SPARE_ROWS
+    taken = -(-(linear_bytes + activations) // row_slice) + int(waiting_rows.max())
+    room = organization.rows - taken - _SPARE_ROWS
     assign = CHANNEL_ASSIGNMENTS[config.scheduling.channel_assignment]
     return assign(contexts, _loads(config, layout, contexts), organization.channels, np.array(rows), max(0, room))

@@ -55,5 +55,3 @@ class Observations(Shown):
     """The moments between which identical steady-state layers pass."""
     npu_macs: int = 0
     pim_macs: int = 0
-    link_cycles: int = 0
-    """Cycles in which the link to other devices worked."""

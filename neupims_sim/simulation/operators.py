@@ -101,6 +101,7 @@ class OperatorRunner:
                 source=self.region(work.source),
                 output=self.region(work.output),
                 ready=ready,
+                macs=work_macs(work),
                 priority=priority,
             )
             unit = "systolic arrays"

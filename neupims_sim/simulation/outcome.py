@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from neupims_sim.simulation.device import Device
+from neupims_sim.simulation.observations import Observations
 from neupims_sim.simulation.totals import Totals
 
 
@@ -17,7 +18,7 @@ class Outcome:
     ----------
     total: all of the work that ``items`` took, what was not simulated included.
     block: one block of the steady state.
-    items, item: how many tokens, images, queries or traces ``total`` processed (a mean where micro-batches differ).
+    items, item: how many tokens, images, queries or traces ``total`` processed.
     """
 
     total: Totals
@@ -39,6 +40,8 @@ class Outcome:
     background: Mapping[str, float | None] = field(default_factory=dict)
     pipeline: Mapping[str, int] = field(default_factory=dict)
     """``Pipeline.to_json``, of language models."""
+    seen: Observations = field(default_factory=Observations)
+    """What the run wrote down; of several micro-batches the first."""
 
 
 @dataclass

@@ -52,6 +52,7 @@ def simulate_retrieval(device: Device) -> Outcome:
     device.env.run(until=device.env.process(policy.run(device.env, runs, steps, recorder)))
     first, last, between = recorder.window(begin, steps)
     return Outcome(
+        seen=device.seen,
         total=last.since(first).per(between * count),
         block=last.since(first).per(between * count),
         items=workload.queries,
@@ -122,6 +123,7 @@ def _one_batch(device: Device, stream: QueryStream, workload: RetrievalConfig) -
         cycles.update(done.operator_cycles)
     parts = [part for phase in stream.phases for part in phase]
     return Outcome(
+        seen=device.seen,
         total=total,
         block=total,
         items=workload.queries,

@@ -20,13 +20,12 @@ from neupims_sim.simulation.timeline import Timeline
 from neupims_sim.simulation.totals import energy_joules, traffic_bytes, utilization
 from neupims_sim.simulation.work import peaks
 
-_WORKLOADS: Mapping[str, Callable[[Device], Outcome]] = {
-    "llm": simulate_llm,
+_ON_ONE_DEVICE: Mapping[str, Callable[[Device], Outcome]] = {
     "images": simulate_images,
     "retrieval": simulate_retrieval,
     "trace": simulate_trace_file,
 }
-"""What runs each kind of workload."""
+"""What runs each kind of workload but language models, which may need several devices one after the other."""
 
 
 def simulate(config: Config, timeline: Timeline | None = None) -> Result:
@@ -55,41 +54,48 @@ def _simulate_snapshot(config: Config, timeline: Timeline | None) -> Result:
         if timeline is not None:
             raise InputError(f"a timeline shows the units of NPU and PIM, not gpu={config.gpu.name!r}")
         return simulate_gpu(config, config.gpu)
-    device = Device.build(config, timeline)
-    return _result(device, _WORKLOADS[config.workload.kind](device))
+    if config.workload.kind == "llm":
+        return _result(config, simulate_llm(config, timeline))
+    return _result(config, _ON_ONE_DEVICE[config.workload.kind](Device.build(config, timeline)))
 
 
-def _result(device: Device, outcome: Outcome) -> Result:
-    config, seen, block = device.config, device.seen, outcome.block
+def _result(config: Config, outcome: Outcome) -> Result:
+    seen, block = outcome.seen, outcome.block
     cycles = round(outcome.total.cycle)
     if cycles < 1:  # a policy of somebody else may end before it has started anything
         raise InputError(f"scheduling.interleaving={config.scheduling.interleaving!r} ended without any work done")
     seconds = cycles / (config.clock_ghz * 1e9)
-    energy = energy_joules(config, outcome.total)
+    devices, of_device = config.parallel.devices, energy_joules(config, outcome.total)
+    energy = {cause: devices * joules for cause, joules in of_device.items()}
+    per_item = sum(energy.values()) / outcome.items if energy else None
     rate = outcome.items / seconds
+    decodes = outcome.item == "tokens"
     return Result(
+        devices=devices,
         cycles=cycles,
         seconds=seconds,
-        throughput_tokens_per_s=rate if outcome.item == "tokens" else None,
+        throughput_tokens_per_s=rate if decodes else None,
         throughput_per_s=rate,
         item=outcome.item,
         latency_cycles=outcome.latency_cycles,
         batch_size=outcome.batch_size,
         utilization=utilization(config, block),
-        traffic_bytes=traffic_bytes(config, block),
-        commands={name: round(count) for name, count in block.counters.commands.items()},
+        traffic_bytes={kind: int(devices * size) for kind, size in traffic_bytes(config, block).items()},
+        commands=_rounded(block.counters.commands, devices),
         energy_joules=energy,
+        energy_per_item_joules=per_item,
+        energy_per_token_joules=per_item if decodes else None,
         average_power_w=sum(energy.values()) / seconds if energy else None,
-        memory_power_w_per_channel=_memory_power(energy, seconds, config.memory.organization.channels),
+        memory_power_w_per_channel=_memory_power(of_device, seconds, config.memory.organization.channels),
         block_cycles=round(block.cycle),
         stages=_stages(seen.stages) if outcome.stages is None else outcome.stages,
         operator_cycles=outcome.operator_cycles,
-        operator_flops=_rounded(block.operators.flops),
-        operator_bytes=_rounded(block.operators.bytes),
+        operator_flops=_rounded(block.operators.flops, devices),
+        operator_bytes=_rounded(block.operators.bytes, devices),
         operator_busy_cycles=_rounded(block.operators.busy_cycles),
         operator_unit=dict(seen.work.unit),
-        peak=peaks(config),
-        background=outcome.background,
+        peak={name: devices * peak for name, peak in peaks(config).items()},
+        background=_of_all_devices(outcome.background, devices),
         interleaving=outcome.interleaving,
         layers=outcome.layers,
         simulated_layers=outcome.simulated_layers,
@@ -103,8 +109,14 @@ def _result(device: Device, outcome: Outcome) -> Result:
     )
 
 
-def _rounded(amounts: Mapping[str, float]) -> dict[str, int]:
-    return {name: round(amount) for name, amount in amounts.items()}
+def _rounded(amounts: Mapping[str, float], devices: int = 1) -> dict[str, int]:
+    return {name: round(devices * amount) for name, amount in amounts.items()}
+
+
+def _of_all_devices(background: Mapping[str, float | None], devices: int) -> dict[str, float | None]:
+    """Every device serves searches of its own."""
+    rate = background.get("queries_per_s")
+    return dict(background) if rate is None else {**background, "queries_per_s": devices * rate}
 
 
 def _stages(stages: Sequence[tuple[str, int, int]]) -> dict[str, int]:
@@ -113,5 +125,5 @@ def _stages(stages: Sequence[tuple[str, int, int]]) -> dict[str, int]:
 
 
 def _memory_power(energy: Mapping[str, float], seconds: float, channels: int) -> float | None:
-    """Average power of one channel, W."""
+    """Average power of one channel, W; ``energy`` and ``channels`` of one device."""
     return memory_joules(energy) / seconds / channels if energy else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -27,21 +27,22 @@ class Totals:
 
     def plus(self, first: Totals, last: Totals, times: float) -> Totals:
         """These totals and ``times`` what was done from ``first`` to ``last``."""
-        return _sum((1, self), (times, last), (-times, first))
+        return sum_of([(1, self), (times, last), (-times, first)])
 
     def __add__(self, other: Totals) -> Totals:
-        return _sum((1, self), (1, other))
+        return sum_of([(1, self), (1, other)])
 
     def since(self, first: Totals) -> Totals:
         """What was done from ``first`` to this moment."""
-        return _sum((1, self), (-1, first))
+        return sum_of([(1, self), (-1, first)])
 
     def per(self, parts: int) -> Totals:
         """An equal part."""
-        return _sum((1 / parts, self))
+        return sum_of([(1 / parts, self)])
 
 
-def _sum(*terms: tuple[float, Totals]) -> Totals:
+def sum_of(terms: Sequence[tuple[float, Totals]]) -> Totals:
+    """The sum of factor x totals."""
     total: Totals = _sum_of(*terms)
     return total
 
@@ -61,7 +62,7 @@ def _sum_of(*terms: tuple[float, Any]) -> Any:
 
 
 def energy_joules(config: Config, at: Totals) -> dict[str, float]:
-    """Energy by cause, J; nothing where the memory's table has no ``power``."""
+    """Energy of a device by cause, J; nothing where the memory's table has no ``power``."""
     memory = config.memory
     if memory.power is None:
         return {}
@@ -79,23 +80,31 @@ def utilization(config: Config, block: Totals) -> dict[str, float]:
     slots = organization.channels * memory_cycles
     bursts = counters.reads + counters.writes
     dot_cycles = config.memory.timing.get("tDOT", 0)
-    return {
-        "npu": block.npu_macs / (cycles * systolic.arrays * systolic.rows * systolic.columns),
+    # Bursts and dot-products count where they are issued, and memory cycles are whole: so much may hang over the end.
+    edge = organization.burst_cycles / memory_cycles
+    memory = {
         "pim": counters.dot_products * dot_cycles / slots,
         "bandwidth": bursts * organization.burst_cycles / (slots * organization.pseudo_channels),
+        "pim_busy": counters.pim_busy_cycles / slots,
+    }
+    memory |= {unit: 1.0 for unit, share in memory.items() if 1 < share <= 1 + edge}
+    return {
+        "npu": block.npu_macs / (cycles * systolic.arrays * systolic.rows * systolic.columns),
+        "pim": memory["pim"],
+        "bandwidth": memory["bandwidth"],
         "npu_busy": block.array_cycles / cycles,
         "vector_busy": block.vector_cycles / cycles,
-        "pim_busy": counters.pim_busy_cycles / slots,
+        "pim_busy": memory["pim_busy"],
         "link": block.link_cycles / cycles,
     }
 
 
-def traffic_bytes(config: Config, block: Totals) -> dict[str, int]:
-    """Bytes moved in the block: read and written over the bus, and read from open rows by dot-products."""
+def traffic_bytes(config: Config, block: Totals) -> dict[str, float]:
+    """Bytes that a device moves in the block: read and written over the bus, and read from open rows by dot-products."""
     organization, pim = config.memory.organization, config.memory.pim
     dot_bytes = organization.banks * pim.multipliers_per_bank * config.npu.element_bytes
     return {
-        "read": int(block.counters.reads * organization.burst_bytes),
-        "write": int(block.counters.writes * organization.burst_bytes),
-        "pim_internal": int(block.counters.dot_products * dot_bytes),
+        "read": block.counters.reads * organization.burst_bytes,
+        "write": block.counters.writes * organization.burst_bytes,
+        "pim_internal": block.counters.dot_products * dot_bytes,
     }

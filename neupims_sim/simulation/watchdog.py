@@ -69,8 +69,6 @@ class Watchdog(MemoryModel):
         """A unit of the NPU has worked (``npu.device.BusyObserver``)."""
         self._last_progress = int(self.env.now)
         self._seen.work.busy(name, start, end)
-        if lane == "link":
-            self._seen.link_cycles += end - start
         if self._timeline is not None:
             self._timeline.busy(lane, name, start, end)
 

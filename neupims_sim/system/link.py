@@ -14,7 +14,7 @@ from typing import Any
 import simpy
 
 from neupims_sim.config import LinkConfig
-from neupims_sim.npu.device import BusyObserver
+from neupims_sim.npu.device import BusyObserver, Unit
 
 SimEvent = simpy.events.Event
 Process = Generator[SimEvent, Any, None]
@@ -58,7 +58,8 @@ class Link:
         self._config = config
         self._clock_ghz = clock_ghz
         self._observe = observe
-        self._wire = simpy.Resource(env)
+        self.unit = Unit(env)
+        """Knows how long it has worked."""
 
     def all_reduce(self, name: str, devices: int, size_bytes: int, *, ready: SimEvent) -> Process:
         """Sum a vector over ``devices``; starts when ``ready`` has fired and ends when the sum is everywhere."""
@@ -67,8 +68,5 @@ class Link:
         cycles = math.ceil(all_reduce_seconds(self._config, devices, size_bytes) * self._clock_ghz * 1e9 - 1e-6)
         if cycles <= 0:
             return
-        with self._wire.request() as turn:
-            yield turn
-            start = int(self._env.now)
-            yield self._env.timeout(cycles)
-            self._observe("link", name, start, int(self._env.now))
+        yield from self.unit.hold(cycles)
+        self._observe("link", name, int(self._env.now) - cycles, int(self._env.now))

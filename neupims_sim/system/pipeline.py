@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neupims_sim.config import Config
@@ -14,11 +14,6 @@ def micro_batches(config: Config) -> int:
     return config.parallel.micro_batches or config.parallel.pipeline
 
 
-def micro_batch_size(batch: int, count: int) -> int:
-    """Requests of the largest of ``count`` micro-batches."""
-    return math.ceil(batch / count)
-
-
 def transfer_cycles(config: Config, size_bytes: int) -> float:
     """Cycles in which the activations of a micro-batch, [requests, d_model], go from a stage to the next; 0 for one stage."""
     if config.parallel.pipeline == 1:
@@ -27,56 +22,78 @@ def transfer_cycles(config: Config, size_bytes: int) -> float:
 
 
 @dataclass(frozen=True)
-class Pipeline:
-    """Stages that are alike (equal shares of identical layers), so that the slowest takes as long as any; cycles.
+class StageWork:
+    """What micro-batches that are alike take on a stage; cycles.
 
     Attributes
     ----------
-    stage_cycles: a micro-batch on a stage.
+    count: micro-batches.
+    stage_cycles: one of them on a stage.
     link_cycles: those in which the stage's link is busy with all-reduces meanwhile.
-    transfer_cycles: of a micro-batch's activations to the next stage, over the same link.
+    transfer_cycles: of its activations to the next stage, over the same link.
     """
 
-    stages: int
-    micro_batches: int
+    count: int
     stage_cycles: float
     link_cycles: float
     transfer_cycles: float
 
     @property
     def slot_cycles(self) -> float:
-        """How often a stage can take a micro-batch: computing overlaps with sending the one before."""
+        """How long it keeps a stage from the next: computing overlaps with sending the one before."""
         return max(self.stage_cycles, self.link_cycles + self.transfer_cycles)
+
+    def through(self, stages: int) -> float:
+        """From the first stage to the end of the last."""
+        return stages * self.stage_cycles + (stages - 1) * self.transfer_cycles
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Stages that are alike (equal shares of identical layers), and the micro-batches that go round in turn."""
+
+    stages: int
+    works: Sequence[StageWork]
+
+    @property
+    def micro_batches(self) -> int:
+        """All that are in the pipeline."""
+        return sum(work.count for work in self.works)
 
     @property
     def iteration_cycles(self) -> float:
-        """Between two tokens of a request in steady state: max(M slots, S stages + (S - 1) transfers).
+        """Between two tokens of a request in steady state: max(sum of slots, longest way through).
 
-        A micro-batch enters its next iteration when it has left the last stage, and no earlier than all M have had their slot.
+        A micro-batch enters its next iteration when it has left the last stage, and no earlier than all have had their slot.
+        Exact where computing takes longer than sending for all micro-batches, or for none; else an upper bound.
         """
-        once_through = self.stages * self.stage_cycles + (self.stages - 1) * self.transfer_cycles
-        return max(self.micro_batches * self.slot_cycles, once_through)
+        return max(self._slots, max(work.through(self.stages) for work in self.works))
 
     @property
     def drained_iteration_cycles(self) -> float:
-        """One iteration of all micro-batches from an empty pipeline to an empty one: (M + S - 1) slots, the bubble of GPipe
-        (Huang et al., NeurIPS 2019, section 2.3), where a transfer is not hidden behind the first micro-batch."""
-        return (self.micro_batches - 1) * self.slot_cycles + (
-            self.stages * self.stage_cycles + (self.stages - 1) * self.transfer_cycles
-        )
+        """One iteration of all micro-batches from an empty pipeline to an empty one: all slots, and the longest way through
+        in place of its own slot. (M + S - 1) slots where all are alike, the bubble of GPipe (Huang et al., NeurIPS 2019,
+        section 2.3), where a transfer is not hidden behind the first micro-batch."""
+        return max(self._slots - work.slot_cycles + work.through(self.stages) for work in self.works)
 
     @property
-    def cycles_per_micro_batch(self) -> float:
-        """Between two micro-batches that leave the pipeline in steady state."""
-        return self.iteration_cycles / self.micro_batches
+    def _slots(self) -> float:
+        return sum(work.count * work.slot_cycles for work in self.works)
 
     def to_json(self) -> dict[str, int]:
         """The ``pipeline`` of ``result.json``."""
+
+        def mean(cycles: Sequence[float]) -> int:
+            weighted = zip(self.works, cycles, strict=True)
+            return round(sum(work.count * each for work, each in weighted) / self.micro_batches)
+
         return {
             "stages": self.stages,
             "micro_batches": self.micro_batches,
-            "stage_cycles": round(self.stage_cycles),
-            "transfer_cycles": round(self.transfer_cycles),
+            "simulated_micro_batches": len(self.works),
+            "stage_cycles": mean([work.stage_cycles for work in self.works]),
+            "longest_stage_cycles": round(max(work.stage_cycles for work in self.works)),
+            "transfer_cycles": mean([work.transfer_cycles for work in self.works]),
             "iteration_cycles": round(self.iteration_cycles),
             "drained_iteration_cycles": round(self.drained_iteration_cycles),
         }

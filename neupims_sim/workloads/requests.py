@@ -135,6 +135,16 @@ def request_batch(workload: WorkloadConfig, seed: int) -> RequestBatch:
     return RequestBatch(draw(workload, seed))
 
 
+def arrival_order(batch: RequestBatch, seed: int) -> Tokens:
+    """An order [B] in which the requests of a batch may have come, as positions in it: drawn, the same for the same ``seed``.
+
+    It depends on which requests there are, not on where they stand in the batch.
+    """
+    channels = np.zeros_like(batch.context_tokens) if batch.channels is None else batch.channels
+    by_content = np.lexsort((channels, batch.context_tokens))
+    return by_content[stream(seed, "order of arrival").permutation(len(by_content))]
+
+
 def read_request_batch(path: str | Path) -> RequestBatch:
     """A batch from a CSV file ``seq_len,ch_idx`` (the latter optional), the format of the published NeuPIMs traces.
 
