@@ -147,7 +147,10 @@ def test_a_careless_plot_is_told_what_it_breaks() -> None:
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        ("nowhere.at.all:plot", "plot.kind='nowhere.at.all:plot' cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
+        (
+            "nowhere.at.all:plot",
+            "plot.kind='nowhere.at.all:plot' cannot be imported: ModuleNotFoundError: No module named 'nowhere'",
+        ),
         ("neupims_sim.plots:STYLE", "has no attribute 'STYLE'"),
         ("neupims_sim.plots.style:STYLE", "not a function"),
         ("speeedup", "did you mean speedup"),
