@@ -18,9 +18,20 @@ from neupims_sim.showing import MOST, Shown
 from neupims_sim.sweeps import expand, read_sweep
 from neupims_sim.workloads import request_batch
 
-PACKAGES = """
-config kernels memory npu plots report serving simulation sweeps testing trace workloads
-""".split()
+PACKAGES = [
+    "config",
+    "kernels",
+    "memory",
+    "npu",
+    "plots",
+    "report",
+    "serving",
+    "simulation",
+    "sweeps",
+    "testing",
+    "trace",
+    "workloads",
+]
 
 
 @pytest.mark.parametrize("name", ["", *PACKAGES])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from neupims_sim.errors import InputError, suggestion
+from neupims_sim.reading import GZIP_ERRORS, lines
 from neupims_sim.trace.check import checked
 from neupims_sim.trace.operators import ELEMENT_BYTES, VERSION, Operator, Tensor, Trace, TraceHeader
 from neupims_sim.writing import replaced
@@ -106,15 +106,13 @@ def _is_compressed(path: Path) -> bool:
 def _numbered_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and JSON object of each line that is not blank."""
     number = 0
+    _is_compressed(path)
     try:
-        with gzip.open(path, "rb") if _is_compressed(path) else open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _object(f"{path}:{number}", line)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        for number, line in enumerate(lines(path), start=1):
+            if line.strip():
+                yield number, _object(f"{path}:{number}", line)
+    except GZIP_ERRORS as error:
         raise InputError(f"{path}:{number + 1}: not valid gzip data: {error}") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror}") from None
 
 
 def _object(where: str, line: bytes) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from neupims_sim.errors import InputError, suggestion
+from neupims_sim.reading import GZIP_ERRORS, lines, opened
 from neupims_sim.registry import Registry
 from neupims_sim.serving.clock import TICKS_PER_S
 from neupims_sim.showing import Shown
@@ -23,8 +23,8 @@ MOST_TOKENS = 2**31 - 1
 """Of a prompt or an output."""
 MOST_SECONDS = 1e6
 """Of a trace, about 11 days; the clock of picoseconds ends at 106."""
-MOST_LINE_CHARACTERS = 64 * 2**20
-"""Of a JSON line; a million token ids take about 7 MiB."""
+MOST_CSV_BYTES = 2**33
+"""Of a CSV file when it is unpacked, 8 GiB: its columns are read as a whole."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -123,20 +123,14 @@ def read_requests(path: str | Path, name: str | None) -> RequestTable:
 
 def text_lines(path: Path) -> Iterator[str]:
     """Lines of a text file, unpacked if it ends in ``.gz``; raises InputError if it is not to be read."""
+    number = 0
     try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8-sig")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8-sig") as file
-        ):
-            while line := file.readline(MOST_LINE_CHARACTERS + 1):
-                if len(line) > MOST_LINE_CHARACTERS:
-                    raise InputError(f"{path}: a line is longer than {MOST_LINE_CHARACTERS:,} characters")
-                yield line
+        for number, line in enumerate(lines(path)):
+            yield line.decode("utf-8-sig" if number == 0 else "utf-8")
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text") from None
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path}: cannot read: {getattr(error, 'strerror', None) or error}") from None
+        raise InputError(f"{path}:{number + 1}: not UTF-8 text") from None
+    except GZIP_ERRORS as error:
+        raise InputError(f"{path}: cannot read: not valid gzip data: {error}") from None
 
 
 def _columns(path: Path) -> set[str]:
@@ -239,10 +233,16 @@ def read_csv(path: Path, columns: CsvColumns) -> RequestTable:
     wanted = [columns.arrival, columns.prompt, columns.output]
     try:
         table = pd.read_csv(
-            path, usecols=lambda name: name.strip() in wanted, dtype=str, skipinitialspace=True, encoding="utf-8-sig"
+            opened(path, MOST_CSV_BYTES),
+            usecols=lambda name: name.strip() in wanted,
+            dtype=str,
+            skipinitialspace=True,
+            encoding="utf-8-sig",
         )
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path}: cannot read: {getattr(error, 'strerror', None) or error}") from None
+    except InputError:
+        raise
+    except GZIP_ERRORS as error:
+        raise InputError(f"{path}: cannot read: not valid gzip data: {error}") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text") from None
     except (ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors

@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neupims_sim.errors import InputError, suggestion
+from neupims_sim.errors import InputError, shown, suggestion
 from neupims_sim.workloads.importing.onnx_shapes import Sides, check_shapes
 
 if TYPE_CHECKING:
     import onnx
 
 _SHAPES = ("Shape", "Size")
+MOST_NODES = 1_000_000
+"""Of a graph whose functions are written out."""
+MOST_CALLS = 100
+"""Functions within functions; as many as the onnx package inlines."""
 LARGEST_VALUE = 4096
 """Elements of the largest constant whose values are looked at."""
 
@@ -91,12 +95,44 @@ def _load(package: Any, path: Path) -> onnx.ModelProto:
         if model.functions:
             from onnx.inliner import inline_local_functions
 
+            _check_functions(path, model)
             model = inline_local_functions(model)
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror}") from None
-    except (DecodeError, RuntimeError, ValueError) as error:
+    except InputError:
+        raise
+    except (DecodeError, RuntimeError, ValueError, package.checker.ValidationError) as error:
         raise InputError(f"{path}: not an ONNX model: {_one_line(error)}") from None
     return model
+
+
+def _check_functions(path: Path, model: onnx.ModelProto) -> None:
+    """Raise InputError for functions of the model that call themselves, or that make too many nodes where they are written out."""
+    bodies = {(one.domain, one.name, one.overload): one.node for one in model.functions}
+    size: dict[tuple[str, str, str], int] = {}
+
+    def nodes(body: Iterable[onnx.NodeProto], calling: tuple[tuple[str, str, str], ...]) -> int:
+        count = 0
+        for node in body:
+            called = (node.domain, node.op_type, node.overload)
+            inner = [
+                graph.node for one in node.attribute for graph in (*one.graphs, *([one.g] if one.HasField("g") else []))
+            ]
+            count += 1 + sum(nodes(one, calling) for one in inner)
+            if called not in bodies:
+                continue
+            if called in calling:
+                raise InputError(f"{path}: function {shown(node.op_type)} calls itself")
+            if len(calling) == MOST_CALLS:
+                raise InputError(f"{path}: functions call each other more than {MOST_CALLS} deep")
+            if called not in size:
+                size[called] = nodes(bodies[called], (*calling, called))
+            count += size[called]
+            if count > MOST_NODES:
+                raise InputError(f"{path}: with its functions written out the graph has more than {MOST_NODES:,} nodes")
+        return count
+
+    nodes(model.graph.node, ())
 
 
 class _Reader:
