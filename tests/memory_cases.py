@@ -17,7 +17,7 @@ from neupims_sim.config.memory import Constraint
 from neupims_sim.memory.device import LOG_FIELDS, CommandDevice, Counters
 from neupims_sim.memory.legality import Violation, check_commands
 from neupims_sim.memory.policies import CONTROLLER_POLICIES
-from neupims_sim.memory.program import GWRITE, TILE, PimProgram
+from neupims_sim.memory.program import GWRITE, TILE, PimProgram, row_dots
 from neupims_sim.memory.spec import COMMANDS, resolve
 
 Log = npt.NDArray[np.int64]
@@ -108,7 +108,11 @@ def programs(config: MemoryConfig, rows: Iterable[int]) -> st.SearchStrategy[Pro
     row = st.sampled_from(list(rows))
     operation = st.one_of(
         st.tuples(st.just(GWRITE), row, st.just(0), st.just(0)),
-        st.tuples(st.just(TILE), row, st.integers(1, 8), st.integers(1, 32)),
+        st.sampled_from([1, 2, 3, 5, 8]).flatmap(
+            lambda readouts: st.tuples(
+                st.just(TILE), row, st.just(readouts), st.integers(1, row_dots(config) // readouts)
+            )
+        ),
     )
     channels = st.integers(0, config.organization.channels - 1)
     operations = st.dictionaries(channels, st.lists(operation, min_size=1, max_size=6), min_size=1)
@@ -156,8 +160,7 @@ def variants() -> st.SearchStrategy[tuple[MemoryConfig, str]]:
         "controller.bank_queue_depth": st.sampled_from([1, 8, 128]),
         "controller.transaction_queue_depth": st.sampled_from([1, 4, 32]),
         "controller.max_outstanding_reads": st.sampled_from([1, 2, 96, 4096]),
-        "controller.write_drain_high": st.sampled_from([1, 8, 32]),
-        "controller.write_drain_low": st.sampled_from([0, 8]),
+        "drain": st.sampled_from([(1, 0), (8, 0), (8, 8), (32, 8)]),
         "controller.posted_writes": st.booleans(),
         "controller.separate_command_buses": st.booleans(),
         "controller.precharge_all": st.booleans(),
@@ -176,6 +179,7 @@ def variants() -> st.SearchStrategy[tuple[MemoryConfig, str]]:
             values["organization.ranks"] = 1
         if row_buffers:
             values["row_buffers"] = row_buffers
+        values["controller.write_drain_high"], values["controller.write_drain_low"] = values.pop("drain")  # type: ignore[misc]
         values["timing.tRFC"] = 100 if values["controller.refresh"] == "per_bank" else 260
         config = load_memory(name, preset, values)
         more = [

@@ -214,7 +214,7 @@ def test_inv_8_work_that_takes_long_is_not_a_stall() -> None:
 def test_inv_9_a_batch_beyond_the_capacity_is_refused_with_the_numbers(system: str) -> None:
     """INV-9 capacity."""
     config = small(system, {"workload.batch_size": 512, "memory.organization.rows": 512})
-    with pytest.raises(InputError, match=r"the batch does not fit: .*[0-9]+.*use fewer requests"):
+    with pytest.raises(InputError, match=r"the batch does not fit: .*[0-9]+ B of .*what helps: "):
         simulate(config)
 
 

@@ -83,7 +83,8 @@ class Analytical(IdealMemory):
 def test_a_model_without_commands_conforms() -> None:
     report = check_memory_model("hbm2_pim_dual", Analytical)
     assert [(result.name, result.note) for result in report.results if result.status != "passed"] == [
-        ("legality", "keeps no command log")
+        ("legality", "keeps no command log"),
+        ("refresh", "issues no commands by the policies of the table"),
     ]
 
 
@@ -416,10 +417,21 @@ class ActivatesTooEarly(CommandMemory):
 
 
 class NeverRefreshes(CommandMemory):
+    policies: tuple[str, ...] = ("all_bank",)
+
     def __init__(self, env: simpy.Environment, config: MemoryConfig, **options: Any) -> None:
+        if config.controller.refresh not in self.policies:
+            super().__init__(env, config, **options)
+            return
         controller = config.controller.model_copy(update={"refresh": "off"})
         super().__init__(env, config.model_copy(update={"controller": controller}), **options)
         self.config = config
+
+
+class RefreshesRanksOnly(NeverRefreshes):
+    """It does not know REFPB, which the table has rows for."""
+
+    policies = ("per_bank",)
 
 
 class LogsHalf(CommandMemory):
@@ -469,9 +481,10 @@ BROKEN: list[tuple[type[MemoryModel], str, str]] = [
     (PimIgnoresRelease, "pim_time", "a PIM program with release ="),
     (PimWhereThereIsNone, "pim", "accepted\n  expected: InputError"),
     (DualInNameOnly, "dual", "half of what the program has left"),
-    (ActivatesTooEarly, "legality", "breaks [bank, ACT, RD WR, tRCD]"),
+    (ActivatesTooEarly, "legality refresh", "breaks [bank, ACT, RD WR, tRCD]"),
     (NeverRefreshes, "legality", "floor(T /"),
-    (LogsHalf, "counters legality", "counters and command log agree"),
+    (RefreshesRanksOnly, "refresh", "floor(T /"),
+    (LogsHalf, "counters legality refresh", "counters and command log agree"),
 ]
 """Broken memories, the checks that fail, and a part of what the first of these says."""
 
@@ -525,7 +538,8 @@ def test_legal_tables_that_nobody_ships_raise_no_false_alarm(variant: tuple[Memo
 def test_a_memory_that_nobody_else_waits_beside_gives_up() -> None:
     """INV-8 without a watchdog: an event of the memory is all that there is, and it does not come."""
     env = simpy.Environment()
-    memory = build_memory(env, load_memory("hbm2", overrides={"timing.tRCD": 10**10, "organization.channels": 1}))
+    table = load_memory("hbm2", overrides={"organization.channels": 1})
+    memory = build_memory(env, table.model_copy(update={"timing": table.timing | {"tRCD": 10**10}}))
     done = memory.transfer(0, 0, 64)
     with pytest.raises(
         SimulationStalled, match=r"'HBM2 8 Gb x128': 1 transfers and PIM programs pending, none completed"

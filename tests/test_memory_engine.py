@@ -246,7 +246,7 @@ def test_work_handed_over_at_a_completion_starts_at_that_cycle() -> None:
 def test_inv_7_the_same_work_gives_the_same_log() -> None:
     works: list[Work] = [
         Transfer(3, READ, 4096 * 77, 300_000),
-        Program(0, {0: [(GWRITE, 16, 0, 0), (TILE, 17, 4, 8)], 3: [(TILE, 18, 2, 32)]}),
+        Program(0, {0: [(GWRITE, 16, 0, 0), (TILE, 17, 4, 8)], 3: [(TILE, 18, 1, 32)]}),
         Transfer(900, WRITE, 64, 100_000),
     ]
     runs = [drive(device(DUAL), works, always(1 << 40)) for _ in range(2)]
@@ -321,6 +321,15 @@ def test_inv_9_a_transfer_beyond_the_capacity_is_refused(address: int, size: int
         (DUAL, {4: [(GWRITE, 0, 0, 0)]}, "channel 4; allowed: 0 to 3"),
         (DUAL, {0: []}, "is empty"),
         (DUAL, {0: [(TILE, 1 << 15, 1, 1)]}, "row 32768; allowed: 0 to 32767"),
+        (DUAL, {0: [(GWRITE, 0, 0, 0), (TILE, 0, 4, 9)]}, "operation 1: TILE of 4 readouts of 9 .* at most 32"),
+        (DUAL, {0: [(TILE, 0, 1 << 30, 1 << 30)]}, "a row holds 32"),
+        (DUAL, {0: [(TILE, 0, 0, 1)]}, "at least one readout"),
+        (DUAL, {0: [(TILE, 0, -1, -1)]}, "at least one readout"),
+        (DUAL, {0: [(GWRITE, -1, 0, 0)]}, "row -1; allowed"),
+        (DUAL, {0: [(GWRITE, 0, 1, 0)]}, "readouts=1, dots=0; allowed: 0 and 0"),
+        (DUAL, {0: [(7, 0, 1, 1)]}, "kind 7"),
+        (DUAL, {0: [(TILE, 1 << 40, 1, 1)]}, "below 2"),
+        (DUAL, {}, "for no channel"),
     ],
 )
 def test_a_program_that_the_memory_cannot_run_is_refused(
@@ -328,6 +337,13 @@ def test_a_program_that_the_memory_cannot_run_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         device(config).submit_programs({channel: PimProgram.build(o) for channel, o in programs.items()})
+
+
+def test_releases_are_as_many_as_operations_and_transfers_of_a_kind() -> None:
+    with pytest.raises(InputError, match="a cycle for each of its 1 operations"):
+        device(DUAL).submit_programs({0: PimProgram.build([(GWRITE, 0, 0, 0)])}, {0: np.zeros(2, np.int64)})
+    with pytest.raises(InputError, match="transfer of kind 2"):
+        device(DRAM).submit_transfer(2, 0, 64)
 
 
 @pytest.mark.parametrize("preset", ["physical", "asplos24"])

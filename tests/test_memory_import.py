@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -324,7 +325,7 @@ def test_names_are_read_without_case_and_comments_are_left_out(tmp_path: Path) -
         (changed(DDR4, "[system] refresh_policy = NEVER"), "refresh_policy = NEVER: allowed: BANK_LEVEL_STAGGERED"),
         (changed(DDR4, "[system] unified_queue = maybe"), "unified_queue = maybe: allowed: true, yes"),
         (DDR4 + "tRFC 560\n", r"part.ini:32: 'tRFC 560' is not a line of an .ini file"),
-        (DDR4 + "tRFC =\n", "'tRFC =' is not a line of an .ini file"),
+        (changed(DDR4, "tRFC = "), r"part.ini:17: \[timing\] tRFC has no value"),
         ("rows = 4\n" + DDR4, "part.ini:1: 'rows = 4' is not a line"),
         (DDR4 + "bus_width = 64\n", "part.ini:32: 'bus_width = 64': bus_width is stated twice, first in line 31"),
         (changed(DDR4, "CWL = 60"), "does not make a memory: .*must be non-negative"),
@@ -336,6 +337,58 @@ def test_a_bad_file_is_one_line_with_file_and_line(tmp_path: Path, text: str, me
         import_dramsim3(write(tmp_path / "part.ini", text))
     assert "\n" not in str(error.value)
     assert "part.ini" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "value", "note"),
+    [
+        (["tCK = 0.625 (1/1.6)"], "  clock_ghz: 1.6 ", "tCK = 0.625 (1/1.6) is read as 0.625"),
+        (["tCK = 6.25e-1"], "  clock_ghz: 1.6 ", ""),
+        (["tRP = 22 cycles"], "  tRP: 22\n", "tRP = 22 cycles is read as 22"),
+        (["tRP = 0x16"], "  tRP: 22\n", ""),
+        (["tRTP = "], "  tRTP: 5\n", "tRTP = 5"),  # DRAMsim3's default
+        (["[system] trans_queue_size = 4"], "  write_drain_low: 4 ", ""),  # 8 in DRAMsim3's code, which 4 never reach
+    ],
+)
+def test_values_are_read_as_dramsim3_reads_them(tmp_path: Path, settings: list[str], value: str, note: str) -> None:
+    table = import_dramsim3(write(tmp_path / "part.ini", changed(DDR4, *settings)))
+    assert value in table.text
+    assert note in " ".join(table.notes)
+
+
+def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "part.ini"
+    path.write_bytes(b"\xef\xbb\xbf" + DDR4.lstrip().encode())
+    assert "tRP: 22" in import_dramsim3(path).text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(DDR4.encode()), "is compressed"),
+        (DDR4.encode() + b"a = \xff\n", "part.ini:32: .*not UTF-8"),
+        (b"x" * (2 << 20), "longer than 1,048,576 bytes"),
+        (DDR4.encode() + b"a = " + b"x" * 500_000 + b"\nb\n", "part.ini:33: 'b' is not a line"),
+    ],
+)
+def test_files_that_are_no_text_or_too_long_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "part.ini"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        import_dramsim3(path)
+    assert len(str(error.value)) < 500
+
+
+def test_a_refresh_that_leaves_no_time_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"does not make a memory: .*refresh leaves no time"):
+        import_dramsim3(write(tmp_path / "part.ini", changed(DDR4, "tREFI = 560")))
+
+
+def test_currents_below_standby_give_no_energy(tmp_path: Path) -> None:
+    power = "[power]\nVDD = 1.2\nIDD0 = 50\nIDD2N = 30\nIDD3N = 45\nIDD4R = 40\nIDD4W = 150\nIDD5AB = 250\n"
+    table = import_dramsim3(write(tmp_path / "part.ini", DDR4 + power))
+    assert "power:" not in table.text
+    assert "IDD4R = 40 below 45" in " ".join(table.notes)
 
 
 # --- the command line ---

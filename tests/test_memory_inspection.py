@@ -502,7 +502,7 @@ def test_a_bad_call_of_timeline_is_one_line_and_exit_code_2(
         ("organization: {rows: 1000}", "organization.rows=1000 must be a power of two"),
         ("organization: {address_mapping: rorabgbacoco}", "must name each of ro, ra, bg, ba, ch, co once"),
         ("controller: {scheduling: frfcfs}", "did you mean fr_fcfs?"),
-        ("timing: {tRCD: 1", "line 4: expected ',' or '}'"),
+        ("timing: {tRCD: 1", "line 3: did not find expected ',' or '}'"),
     ],
 )  # fmt: skip
 def test_a_bad_memory_is_one_line_and_exit_code_2(

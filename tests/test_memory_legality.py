@@ -39,7 +39,8 @@ from neupims_sim.memory.legality import (
     check_refresh,
     latency_cycles,
 )
-from neupims_sim.memory.program import GWRITE, TILE
+from neupims_sim.memory.program import GWRITE, TILE, PimProgram
+from neupims_sim.memory.replay import replay_requests
 from neupims_sim.memory.spec import COMMANDS, resolve
 
 DRAM = memory("hbm2")
@@ -216,6 +217,24 @@ def test_inv_4_a_refresh_is_postponed_by_eight_intervals_at_most(intervals: int,
     report = check_refresh(DRAM, refreshes(late), INTERVAL * intervals + 3000)
     assert (report.violations == []) == legal
     assert report.longest_postponement_cycles == (intervals - 1) * INTERVAL
+
+
+@settings(max_examples=15)
+@given(st.sampled_from(["hbm2_pim_dual", "hbm2_pim_blocked", "hbm3_pim_dual", "gddr6_aim"]), st.integers(0, 2**32 - 1))
+def test_inv_4_pim_outlasts_refreshes_of_single_banks(name: str, seed: int) -> None:
+    """A tile takes longer than a REFPB interval and is not interrupted: refreshes come late, but none later than 8 tREFI."""
+    config = load_memory(name, overrides={"organization.channels": 1, "controller.refresh": "per_bank"})
+    rng = np.random.default_rng(seed)
+    readouts = rng.integers(1, 33, 80)
+    program = PimProgram.build(
+        [(TILE, 900 + int(rng.integers(0, 9)), int(r), int(rng.integers(1, 32 // r + 1))) for r in readouts]
+    )
+    result = replay_requests(resolve(config), None, program, log=True)
+    assert result.log is not None
+    assert check_commands(config, result.log, until=result.cycles) == []
+    longest = check_refresh(config, result.log, result.cycles).longest_postponement_cycles
+    assert longest < config.timing["tREFI"]
+    assert [v.rule for v in check_refresh(config, result.log[:0], 20 * config.timing["tREFI"]).violations]
 
 
 def test_inv_4_each_rank_is_refreshed() -> None:

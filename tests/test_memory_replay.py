@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +15,28 @@ import pandas as pd
 import pytest
 from cli_cases import Captured
 from cli_cases import run as run_program
-from memory_cases import memory
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memory_cases import memory, variants
 
-from neupims_sim.config import load_memory
+from neupims_sim.config import MemoryConfig, load_memory
 from neupims_sim.errors import InputError
 from neupims_sim.memory import (
     COMMANDS,
     READ,
     WRITE,
     PimProgram,
+    Replay,
     Requests,
     check_commands,
+    parse_program,
     read_requests,
     replay_requests,
     resolve,
     stream_requests,
 )
+from neupims_sim.memory import replay as replay_module
+from neupims_sim.memory.device import CommandDevice
 from neupims_sim.memory.program import GWRITE, TILE
 
 
@@ -102,6 +113,74 @@ def test_a_trace_without_requests_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_trace_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none: the trace cannot be read"):
         read_requests(tmp_path / "none")
+
+
+def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    path.write_bytes(b"\xef\xbb\xbf0x40 READ 0\r\n")
+    assert read_requests(path).address.tolist() == [0x40]
+    path.write_bytes(b"\xef\xbb\xbfGWRITE 3\n")
+    assert parse_program(path, memory("hbm2_pim_dual")).operations.tolist() == [[GWRITE, 3, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b"0x40 READ 0\n" * 1000), "is compressed"),
+        (b"0x40 READ 0\n#" + b"x" * (3 << 20), ":2: a line of more than 65536 bytes"),
+        (b"\x00" * (3 << 20), ":1: a line of more than 65536 bytes"),
+        (b"0x40 READ 0\n0x40 \xff 0\n", ":2: "),
+    ],
+)
+def test_what_is_no_text_is_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "t"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_requests(path)
+    assert str(error.value).isprintable()
+
+
+# --- PIM programs ---
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("TILE 1000 4 100000", "a row holds 32 dot-products in all; allowed: readouts x dot-products of at most 32"),
+        ("TILE 1000 33 1", "a row holds 32"),
+        ("TILE 1000 1 33", "a row holds 32"),
+        ("TILE 1000 99999999999 99999999999", "a row holds 32"),
+        ("TILE 1000 0 8", "at least one readout"),
+        ("TILE 1000 8 0", "at least one readout"),
+        ("TILE 32768 1 1", "row 32768; allowed: 0 to 32767"),
+        ("GWRITE 32768", "row 32768; allowed: 0 to 32767"),
+        ("GWRITE 9223372036854775808", "is not a PIM macro-command"),
+        ("GWRITE -1", "is not a PIM macro-command"),
+        ("GWRITE \u0663", "is not a PIM macro-command"),
+        ("TILE 1 2", "is not a PIM macro-command"),
+    ],
+)
+def test_a_macro_command_out_of_range_is_named_with_its_line(tmp_path: Path, line: str, message: str) -> None:
+    path = write(tmp_path / "p", f"# a program\nGWRITE 0\n{line}\n")
+    with pytest.raises(InputError, match=rf"^{path}:3: .*{message}"):
+        parse_program(path, memory("hbm2_pim_dual"))
+
+
+@pytest.mark.parametrize("content", [b"", b"# nothing\n", b"GWRITE 0\n\xff\n", gzip.compress(b"GWRITE 0\n")])
+def test_a_program_that_is_no_text_or_empty_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "p"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"is empty|:2: cannot be read|is compressed"):
+        parse_program(path, memory("hbm2_pim_dual"))
+
+
+def test_the_longest_tile_fills_a_row_of_its_elements(tmp_path: Path) -> None:
+    path = write(tmp_path / "p", "TILE 0 8 4\nTILE 1 1 32\n")
+    assert len(parse_program(path, memory("hbm2_pim_dual"))) == 2
+    write(path, "TILE 0 1 64\n")
+    assert len(parse_program(path, memory("hbm2_pim_dual"), element_bytes=1)) == 1
+    with pytest.raises(InputError, match="holds 16 dot-products"):
+        parse_program(path, memory("hbm2_pim_dual"), element_bytes=4)
 
 
 # --- replaying ---
@@ -283,25 +362,82 @@ def test_the_words_of_dramsim3_are_read_too(tmp_path: Path) -> None:
 # --- traces in parts ---
 
 
-@pytest.mark.parametrize("name", ["hbm2", "hbm2_pim_dual"])
-@pytest.mark.parametrize("size", [1, 7, 100])
-def test_the_result_does_not_depend_on_where_a_trace_is_cut(name: str, size: int) -> None:
-    spec = resolve(memory(name, channels=4))
-    rng = np.random.default_rng(3)
-    whole = Requests(rng.integers(0, 1 << 22, 400), rng.integers(0, 2, 400), np.sort(rng.integers(0, 900, 400)))
+@settings(max_examples=60)
+@given(
+    variants(),
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 200),
+    st.sampled_from([1, 200, 4000]),
+    st.sampled_from([0.0, 0.3, 1.0]),
+    st.lists(st.integers(1, 199), max_size=8),
+    st.booleans(),
+)
+def test_the_result_depends_neither_on_where_a_trace_is_cut_nor_on_how_far_channels_run_apart(
+    variant: tuple[MemoryConfig, str],
+    seed: int,
+    count: int,
+    span: int,
+    writes: float,
+    cuts: list[int],
+    per_channel: bool,
+) -> None:
+    config, preset = variant
+    spec = resolve(config, preset)
+    rng = np.random.default_rng(seed)
+    reach = min(config.organization.capacity_bytes, int(rng.choice([1 << 12, 1 << 16, 1 << 22])))
+    whole = Requests(
+        rng.integers(0, reach, count), (rng.random(count) < writes).astype(int), np.sort(rng.integers(0, span, count))
+    )
+    edges = sorted({0, count, *(cut for cut in cuts if cut < count)})
     parts = [
-        Requests(whole.address[i : i + size], whole.kind[i : i + size], whole.cycle[i : i + size])
-        for i in range(0, 400, size)
+        Requests(*(getattr(whole, name)[i:j] for name in ("address", "kind", "cycle"))) for i, j in pairwise(edges)
     ]
-    program = PimProgram.build([(GWRITE, 0, 0, 0), (TILE, 9000, 4, 8)]) if spec.has_pim else None
-    at_once = replay_requests(spec, whole, program, log=True)
-    in_parts = replay_requests(spec, iter(parts), program, log=True)
-    assert at_once.log is not None
-    assert in_parts.log is not None
-    by_channel = [log[np.lexsort((log[:, 2], log[:, 0], log[:, 1]))][:, :6] for log in (at_once.log, in_parts.log)]
-    until = at_once.cycles
-    assert np.array_equal(*(log[log[:, 0] <= until] for log in by_channel))
-    assert (at_once.memory_cycles, at_once.pim_cycles) == (in_parts.memory_cycles, in_parts.pim_cycles)
+    program = PimProgram.build([(GWRITE, 0, 0, 0), (TILE, 900, 4, 8), (TILE, 901, 1, 8)]) if spec.has_pim else None
+
+    def replayed(requests: Requests | Iterator[Requests]) -> Replay:
+        return replay_requests(spec, requests, program, log=True, per_channel=per_channel)
+
+    at_once = replayed(whole)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            replay_module, "CommandDevice", partial(CommandDevice, most_window_cycles=int(rng.integers(1, 60)))
+        )
+        apart = replayed(whole)
+    for other in (replayed(iter(parts)), apart):
+        assert other.log is not None
+        assert at_once.log is not None
+        assert np.array_equal(at_once.log, other.log)
+        assert replace(at_once, log=None, wall_seconds=0) == replace(other, log=None, wall_seconds=0)
+    assert check_commands(config, at_once.log, preset=preset) == []  # type: ignore[arg-type]
+
+
+def test_one_source_offers_one_request_per_cycle_to_all_channels() -> None:
+    """20,000 sequential reads of 8 channels need 20,000 cycles at least; with a source per channel an eighth of that."""
+    spec = resolve(memory("hbm2", channels=8))
+    zero = np.zeros(20_000, dtype=np.int64)
+    requests = Requests(np.arange(20_000) * 64, zero, zero)
+    assert 20_000 < replay_requests(spec, requests).cycles < 20_000 * 1.02
+    assert replay_requests(spec, requests, per_channel=True).cycles < 20_000 * 1.1 * 2 / 8
+
+
+def test_a_request_waits_for_the_one_before_it_although_its_own_channel_is_idle() -> None:
+    """Conflicts fill the queue of channel 0 (32 transactions and 8 of the bank): what comes behind waits, in order."""
+    spec = resolve(memory("hbm2", channels=2))
+    conflicts = np.arange(60) * spec.config.organization.row_bytes * 32
+    requests = Requests(np.append(conflicts, 2048), np.zeros(61, int), np.zeros(61, int))
+    logs = [replay_requests(spec, requests, log=True, per_channel=separate).log for separate in (False, True)]
+    first = [int(log[log[:, 1] == 1][0, 0]) for log in logs if log is not None]
+    assert first[1] == 0
+    assert first[0] > 19 * 48  # of the 60 conflicts 41 are accepted before the first one has left; 48 cycles each
+
+
+def test_a_source_per_channel_is_an_option_of_the_command_line(capsys: Captured, tmp_path: Path) -> None:
+    trace = write(tmp_path / "t", "".join(f"0x{64 * i:x} READ 0\n" for i in range(640)))
+    cycles = [
+        json.loads(run(capsys, "replay", "hbm2", trace, "--json", *option)[1])["cycles"]
+        for option in ([], ["--per-channel"])
+    ]
+    assert cycles[0] > 640 > 200 > cycles[1]
 
 
 def test_a_file_is_read_in_parts_with_the_right_line_numbers(tmp_path: Path) -> None:

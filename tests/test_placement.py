@@ -76,8 +76,32 @@ def test_inv9_a_batch_beyond_a_channel_is_refused_with_the_numbers() -> None:
     fits = [PlacedRequest(2, 512)]
     placement = Placement(organization(rows=rows), {"w": SLICE}, 0, LAYOUT, fits, layers)
     assert placement.used_rows.max() <= rows
-    with pytest.raises(InputError, match=r"channel 2 needs [\d,]+ B and has 2,097,152 B.*1 requests in"):
+    with pytest.raises(
+        InputError, match=r"which needs [\d,]+ B and has 2,097,152 B: .* B of one request of 512 tokens"
+    ):
         Placement(organization(rows=rows), {"w": SLICE}, 0, LAYOUT, fits, layers + 1)
+    with pytest.raises(
+        InputError, match=r"channel 2 needs [\d,]+ B and has 2,097,152 B.*2 requests in .*fewer or shorter requests"
+    ):
+        Placement(organization(rows=rows), {"w": SLICE}, 0, LAYOUT, [*fits, PlacedRequest(2, 512)], layers)
+
+
+def test_what_does_not_fit_is_told_apart_and_what_would_help() -> None:
+    """Fewer requests help neither weights alone nor one request that is larger than its channel."""
+    contents = {"weights": 3 * SLICE, "K and V of 9 requests": 6 * SLICE, "activations": SLICE}
+    with pytest.raises(InputError) as error:
+        Placement(organization(rows=8), {"all": 10 * SLICE}, contents=contents)
+    assert "98,304 B of weights, 196,608 B of K and V of 9 requests, 32,768 B of activations" in str(error.value)
+    assert "fewer or shorter requests" in str(error.value)
+    with pytest.raises(InputError) as error:
+        Placement(organization(rows=2), {"all": 10 * SLICE}, contents=contents)
+    assert "fewer" not in str(error.value)
+    with pytest.raises(
+        InputError, match=r"what helps: more devices .*rows.*shorter context, attention_on: npu"
+    ) as error:
+        Placement(organization(rows=64), {"w": SLICE}, 0, LAYOUT, [PlacedRequest(0, 40), PlacedRequest(1, 6000)])
+    assert "one request of 6,000 tokens" in str(error.value)
+    assert "fewer" not in str(error.value)
 
 
 def test_layers_that_are_not_simulated_need_room_for_packed_v() -> None:

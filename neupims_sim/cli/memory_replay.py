@@ -45,6 +45,9 @@ def replay(
     channels: ChannelsOption = None,
     preset: PresetOption = "physical",
     set_: MemorySetOption = None,
+    per_channel: Annotated[
+        bool, typer.Option("--per-channel", help="Offer one request per cycle to every channel, each in its own order.")
+    ] = False,
     json: JsonOption = False,
     commands: Annotated[
         Path | None, typer.Option(metavar="F.csv", help="Also write every issued command to this file.")
@@ -52,12 +55,13 @@ def replay(
 ) -> None:
     """Replay a trace of requests, a PIM program, or both, on the command-level engine.
 
-    Requests are offered in order, one per cycle, each from its stamped cycle on, and accepted when there is room.
+    Requests come from one source: in order, one per cycle, each from its stamped cycle on, and the next waits until its channel
+    has accepted it. With --per-channel every channel has a source of its own.
     """
     if trace is None and pim is None:
         raise InputError("memory replay: nothing to replay; give a TRACE, --pim PROGRAM, or both")
     config = command_memory("memory replay", memory, preset, set_, channels)
-    spec, result = run_replay(config, preset, trace, pim, log=commands is not None)
+    spec, result = run_replay(config, preset, trace, pim, log=commands is not None, per_channel=per_channel)
     if commands is not None:
         _write_commands(spec, result, commands)
     figures = {field.name: getattr(result, field.name) for field in dataclasses.fields(result) if field.name != "log"}
@@ -71,15 +75,15 @@ def replay(
 
 
 def run_replay(
-    config: MemoryConfig, preset: str, trace: Path | None, pim: Path | None, *, log: bool
+    config: MemoryConfig, preset: str, trace: Path | None, pim: Path | None, *, log: bool, per_channel: bool = False
 ) -> tuple[ResolvedSpec, Replay]:
     """Replay the files on a memory; with ``log`` the result has every issued command."""
     from neupims_sim.memory import parse_program, replay_requests, resolve, stream_requests  # here: slow to load
 
     spec = resolve(config, preset)
     requests = None if trace is None else stream_requests(trace, config.organization.capacity_bytes)
-    program = None if pim is None else parse_program(pim)
-    return spec, replay_requests(spec, requests, program, log=log)
+    program = None if pim is None else parse_program(pim, config)
+    return spec, replay_requests(spec, requests, program, log=log, per_channel=per_channel)
 
 
 def _shown(figure: float) -> str:

@@ -6,9 +6,8 @@ import math
 import os
 from collections.abc import Iterator
 
-from neupims_sim.config.expressions import ExpressionError, expression_names
 from neupims_sim.config.files import available, read_yaml
-from neupims_sim.config.memory import COMMANDS, MemoryConfig
+from neupims_sim.config.memory_checks import memory_violations
 from neupims_sim.config.schema import (
     NPU_FORMATS,
     Config,
@@ -19,7 +18,7 @@ from neupims_sim.config.schema import (
     VitConfig,
     WorkloadConfig,
 )
-from neupims_sim.errors import InputError, joined, suggestion
+from neupims_sim.errors import InputError, joined
 
 
 def check_config(config: Config) -> None:
@@ -32,7 +31,7 @@ def check_config(config: Config) -> None:
 def violations(config: Config, table: bool = True) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """What is wrong: the key path to blame, and a message that starts with it. Without ``table`` its own table is not looked at."""
     if table:
-        yield from table_violations(config.memory)
+        yield from memory_violations(config.memory, config.preset)
     yield from _pairing_violations(config)
     if isinstance(config.model, ModelConfig) and isinstance(config.workload, WorkloadConfig):
         yield from _llm_violations(config, config.model, config.workload)
@@ -258,35 +257,6 @@ def _llm_violations(
 def search_unit(config: Config) -> str:
     """``pim`` or ``npu``: which unit compares queries with a database."""
     return config.search_on or config.attention_on
-
-
-def table_violations(memory: MemoryConfig) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """What the timing rows of a memory table name that does not exist: commands, tags, timing parameters."""
-    tags = [*available("presets"), "none", "single", "dual"]
-    timings = [*memory.timing, "burst", "dots"]
-    for name in memory.command_cycles:
-        if name not in COMMANDS:
-            yield (
-                ("memory", "command_cycles", name),
-                f"command_cycles: unknown command {name!r}; {suggestion(name, COMMANDS)}",
-            )
-    for index, row in enumerate(memory.constraints):
-        for name in (*row.previous, *row.next):
-            if name not in COMMANDS:
-                problem = f"unknown command {name!r}; {suggestion(name, COMMANDS)}"
-                yield ("memory", "constraints", index), f"constraints: {row.text}: {problem}"
-        for tag in row.when:
-            if tag.removeprefix("not ") not in tags:
-                problem = f"when: unknown tag {tag!r}; {suggestion(tag, tags)}"
-                yield ("memory", "constraints", index), f"constraints: {row.text}: {problem}"
-        try:
-            unknown = [name for name in expression_names(row.latency) if name not in timings]
-        except ExpressionError as error:
-            yield ("memory", "constraints", index), f"constraints: {row.text}: latency {error}"
-            continue
-        for name in unknown:
-            problem = f"unknown timing {name!r}; {suggestion(name, timings)}"
-            yield ("memory", "constraints", index), f"constraints: {row.text}: {problem}"
 
 
 def _divisors(number: int, most: int = 24) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from functools import lru_cache
 
 from neupims_sim.errors import shown
 
@@ -48,13 +49,18 @@ def evaluate(text: str, lookup: Callable[[str], int]) -> int:
                 return min(value(a) for a in args)
         raise ExpressionError(f"{shown(text)} is not an expression of timing parameters, integers, + - * // max min")
 
+    return value(_parsed(text))
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> ast.expr:
+    """Parsed once: a sweep reads the same few hundred expressions for every point."""
     if len(text) > MOST_CHARACTERS:
         raise ExpressionError(f"{shown(text)} has {len(text):,} characters; allowed: up to {MOST_CHARACTERS}")
     try:
-        tree = ast.parse(text, mode="eval")
+        return ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise ExpressionError(f"{shown(text)} is not an expression") from None
-    return value(tree.body)
 
 
 def expression_names(text: str) -> list[str]:

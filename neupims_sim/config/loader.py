@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from neupims_sim.config.checks import table_violations, violations
+from neupims_sim.config.checks import violations
 from neupims_sim.config.explain import explain
 from neupims_sim.config.files import (
     available,
@@ -36,6 +36,7 @@ from neupims_sim.config.files import (
     read_yaml,
 )
 from neupims_sim.config.memory import MemoryConfig, TimingError
+from neupims_sim.config.memory_checks import memory_violations
 from neupims_sim.config.overrides import Overrides, parse_overrides, source_of
 from neupims_sim.config.presets import preset_chain, read_preset
 from neupims_sim.config.schema import (
@@ -144,7 +145,7 @@ def load_section(
     layers = _resolve_section(layers, section, preset, default_name=name)
     loaded = _validated_section(section, _merged(layers)[section], layers, name)
     if isinstance(loaded, MemoryConfig):
-        _refuse(table_violations(loaded), layers, name)
+        _refuse(memory_violations(loaded, preset), layers, name)
     return loaded
 
 

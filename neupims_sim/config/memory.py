@@ -14,11 +14,23 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from neupims_sim.config.expressions import ExpressionError, evaluate
-from neupims_sim.errors import suggestion
+from neupims_sim.errors import shown, suggestion
 from neupims_sim.showing import Shown
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+# Bounds are far beyond any device, and so small that products of them stay exact integers of the machine.
+MAX_CYCLES = 1_000_000
+"""The longest timing and distance, cycles: a millisecond at 1 GHz."""
+MAX_CAPACITY_BYTES = 1 << 50
+
+Count = Annotated[int, Field(gt=0, le=1024)]
+"""Parts of one level of the hierarchy, and other small numbers."""
+Size = Annotated[int, Field(gt=0, le=1 << 32)]
+"""Rows, bytes of a row, bits of a bus."""
+Depth = Annotated[int, Field(gt=0, le=1_000_000)]
+"""Entries of a queue."""
+Cycles = Annotated[int, Field(ge=0, le=MAX_CYCLES)]
+Name = Annotated[str, Field(max_length=100)]
+"""A name that messages repeat."""
 COMMANDS = ("ACT", "PRE", "RD", "WR", "REF", "GWRITE", "HEADER", "PIM_ACT", "PIM_PRE", "GEMV", "REFPB", "PREA")
 """The vocabulary of tables: commands by what they do to the row buffers (``docs/architecture.md``)."""
 
@@ -32,30 +44,30 @@ class _Section(Shown, BaseModel):
 class Organization(_Section):
     """Sizes of one device. All counts are powers of two because address bits select them."""
 
-    channels: PositiveInt
-    pseudo_channels: PositiveInt = 1
+    channels: Count
+    pseudo_channels: Count = 1
     """Per channel: parts with ranks, banks and a data bus of their own that share the channel's command buses."""
-    ranks: PositiveInt
+    ranks: Count
     """Per pseudo-channel."""
-    bank_groups: PositiveInt
-    banks_per_group: PositiveInt
-    rows: PositiveInt
+    bank_groups: Count
+    banks_per_group: Count
+    rows: Size
     """Rows per bank."""
-    row_bytes: PositiveInt
+    row_bytes: Size
     """Row (page) size per bank, bytes."""
-    bus_bits: PositiveInt
+    bus_bits: Size
     """Data bus of one pseudo-channel (of the channel, where there is one only), bits."""
-    burst_length: PositiveInt
+    burst_length: Count
     """Transfers per burst."""
-    metadata_bytes: NonNegativeInt = 0
+    metadata_bytes: Annotated[int, Field(ge=0, le=1024)] = 0
     """Of a burst, beside its data: LPDDR6 moves 4 bytes of metadata or ECC with 32 of data."""
-    transfers_per_clock: PositiveInt = 2
+    transfers_per_clock: Count = 2
     """Transfers per cycle of the command clock: 2 for a DDR interface, 4 or 8 where the data clock is faster than that."""
-    clock_ghz: Annotated[float, Field(gt=0)] = 1.0
+    clock_ghz: Annotated[float, Field(ge=1e-3, le=1e3, allow_inf_nan=False)] = 1.0
     """Command clock."""
-    banks_per_refpb: PositiveInt = 1
+    banks_per_refpb: Count = 1
     """Banks that one per-bank refresh (REFPB) refreshes, equally far apart in the rank (DDR5: one in each bank group)."""
-    address_mapping: str = "rorabgbachco"
+    address_mapping: Annotated[str, Field(max_length=32)] = "rorabgbachco"
     """Fields from the most significant bit down: ro, ra, bg, ba, ch, co, and pc where there are pseudo-channels."""
 
     @model_validator(mode="after")
@@ -75,6 +87,11 @@ class Organization(_Section):
             value = getattr(self, key)
             if value < 1 or value & (value - 1):
                 raise ValueError(f"organization.{key}={value} must be a power of two: address bits select it")
+        if self.capacity_bytes > MAX_CAPACITY_BYTES:
+            raise ValueError(
+                f"organization.rows={self.rows}: with channels, pseudo_channels, ranks, bank_groups, banks_per_group and row_bytes "
+                f"it makes a capacity of {self.capacity_bytes:,} B; allowed: at most {MAX_CAPACITY_BYTES:,} B"
+            )
         fields = [self.address_mapping[i : i + 2] for i in range(0, len(self.address_mapping), 2)]
         needed = ["ro", "ra", "bg", "ba", "ch", "co", *(["pc"] if self.pseudo_channels > 1 else [])]
         if len(fields) > len(set(fields)) or not set(needed) <= set(fields) <= {*needed, "pc"}:
@@ -133,11 +150,11 @@ class Constraint(_Section):
     """
 
     scope: Scope
-    previous: tuple[str, ...]
-    next: tuple[str, ...]
-    latency: str
-    window: PositiveInt = 1
-    when: tuple[str, ...] = ()
+    previous: Annotated[tuple[Name, ...], Field(max_length=64)]
+    next: Annotated[tuple[Name, ...], Field(max_length=64)]
+    latency: Annotated[str, Field(max_length=500)]
+    window: Count = 1
+    when: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
     source: str = ""
 
     def holds(self, active: Collection[str]) -> bool:
@@ -176,17 +193,17 @@ class Constraint(_Section):
 class ControllerConfig(_Section):
     """The memory controller of one channel."""
 
-    bank_queue_depth: PositiveInt = 8
+    bank_queue_depth: Depth = 8
     """Requests waiting per bank."""
-    transaction_queue_depth: PositiveInt = 32
+    transaction_queue_depth: Depth = 32
     """Requests accepted but not yet in a bank queue: reads; writes have a buffer of the same size."""
-    row_hit_cap: PositiveInt = 4
+    row_hit_cap: Depth = 4
     """Row hits after which a waiting conflict may close the row (FR-FCFS cap)."""
-    write_drain_high: PositiveInt = 32
+    write_drain_high: Depth = 32
     """Buffered writes that start a drain regardless of reads."""
-    write_drain_low: NonNegativeInt = 8
+    write_drain_low: Annotated[int, Field(ge=0, le=1_000_000)] = 8
     """More buffered writes than this are drained when no request waits in a bank queue."""
-    max_outstanding_reads: PositiveInt = 4096
+    max_outstanding_reads: Depth = 4096
     """Reads of one channel accepted but not yet returned: what the requester (DMA) can keep in flight."""
     posted_writes: bool = False
     """Whether a write counts as complete when the controller accepts it, instead of when its burst ends."""
@@ -194,7 +211,7 @@ class ControllerConfig(_Section):
     """Which request goes first: a name in ``memory.policies.SCHEDULING``."""
     page_policy: str = "open"
     """When a row that nobody waits for is closed: a name in ``memory.policies.PAGE_POLICIES``."""
-    page_timeout_cycles: NonNegativeInt = 200
+    page_timeout_cycles: Cycles = 200
     """For ``page_policy: timeout``: cycles since a row's last column command after which it is closed."""
     refresh: str = "all_bank"
     """How rows are refreshed: a name in ``memory.policies.REFRESHES``."""
@@ -202,7 +219,7 @@ class ControllerConfig(_Section):
     """Close several rows of a rank with one PREA instead of a PRE per bank, before a refresh or a PIM tile."""
     pim_priority: str = "pim_first"
     """Who goes first where both want to: a name in ``memory.policies.PIM_PRIORITIES``."""
-    pim_max_wait_cycles: NonNegativeInt = 1000
+    pim_max_wait_cycles: Cycles = 1000
     """For ``pim_priority: bounded_wait``: cycles that a PIM macro-command waits for requests at most."""
     separate_command_buses: bool = True
     """Row (ACT, PRE, REF) and column (RD, WR) commands on buses of their own, as HBM has them."""
@@ -211,10 +228,10 @@ class ControllerConfig(_Section):
 class PimConfig(_Section):
     """Processing in memory: units beside the banks that read an open PIM row."""
 
-    multipliers_per_bank: PositiveInt = 16
+    multipliers_per_bank: Count = 16
     activates: Literal["bank_group", "rank"] = "bank_group"
     """The banks in which one PIM_ACT opens a row."""
-    pipeline_dots: NonNegativeInt = 6
+    pipeline_dots: Annotated[int, Field(ge=0, le=1024)] = 6
     """A result is ready no sooner than this many dot-product slots after the first."""
     result_latency: str = "tDOT * dots + CL + burst"
     """From the issue of a GEMV to the arrival of its result, cycles (an expression like a constraint's)."""
@@ -225,40 +242,42 @@ class PimConfig(_Section):
 
 
 NonNegativeFloat = Annotated[float, Field(ge=0)]
+Milliamperes = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Picojoules = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
 class PowerConfig(_Section):
     """Supply voltage and currents of one DRAM device, as its data sheet gives them, and the energy of PIM events."""
 
-    vdd_v: Annotated[float, Field(gt=0)]
+    vdd_v: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
     """Supply voltage, V."""
-    idd0_ma: NonNegativeFloat
+    idd0_ma: Milliamperes
     """One bank activated and precharged every tRAS + tRP, mA (as all IDD)."""
-    idd2n_ma: NonNegativeFloat
+    idd2n_ma: Milliamperes
     """Standby, all rows closed."""
-    idd3n_ma: NonNegativeFloat
+    idd3n_ma: Milliamperes
     """Standby, a row open."""
-    idd4r_ma: NonNegativeFloat
+    idd4r_ma: Milliamperes
     """Reading without gaps."""
-    idd4w_ma: NonNegativeFloat
+    idd4w_ma: Milliamperes
     """Writing without gaps."""
-    idd5ab_ma: NonNegativeFloat
+    idd5ab_ma: Milliamperes
     """During tRFC after an all-bank refresh."""
-    idd5pb_ma: NonNegativeFloat = 0.0
+    idd5pb_ma: Milliamperes = 0.0
     """During tRFCpb after a per-bank refresh; 0: the energy of an all-bank refresh divided by its REFPB commands."""
-    devices_per_rank: PositiveInt = 1
+    devices_per_rank: Count = 1
     """Devices (chips) that make up a rank's data bus."""
-    pim_idd2n_ma: NonNegativeFloat = 0.0
+    pim_idd2n_ma: Milliamperes = 0.0
     """What the PIM row buffers of a dual-row-buffer device add to standby, all of them closed."""
-    pim_idd3n_ma: NonNegativeFloat = 0.0
+    pim_idd3n_ma: Milliamperes = 0.0
     """The same with a PIM row open."""
-    pim_activate_pj_per_row: NonNegativeFloat = 0.0
+    pim_activate_pj_per_row: Picojoules = 0.0
     """Opening one PIM row; a PIM_ACT opens one in each of its banks."""
-    dot_product_pj_per_byte: NonNegativeFloat = 0.0
+    dot_product_pj_per_byte: Picojoules = 0.0
     """Reading a byte of an open PIM row and multiplying it (assumption: formats differ by their bytes)."""
-    gwrite_pj_per_byte: NonNegativeFloat = 0.0
+    gwrite_pj_per_byte: Picojoules = 0.0
     """Copying a byte of a row into the global vector buffer; a GWRITE copies a row."""
-    result_read_pj_per_bank: NonNegativeFloat = 0.0
+    result_read_pj_per_bank: Picojoules = 0.0
     """Reading one result; a GEMV has one per bank."""
     source: str = ""
 
@@ -266,23 +285,23 @@ class PowerConfig(_Section):
 class MemoryConfig(_Section):
     """One memory system."""
 
-    name: str
-    model: str = "command"
+    name: Name
+    model: Annotated[str, Field(max_length=300)] = "command"
     """Registered memory model: ``command`` (command level), ``ideal``, an entry point, or ``package.module:Class``."""
     row_buffers: Literal["none", "single", "dual"] = "none"
     """none: plain DRAM; single: PIM shares the row buffer and owns the channel while it works; dual: a PIM row buffer of its own."""
     organization: Organization
-    timing: dict[str, NonNegativeInt] = {}
+    timing: Annotated[dict[Name, Cycles], Field(max_length=256)] = {}
     """Timing parameters, cycles of the command clock. Written as cycles, as a time (``14 ns``: rounded up to cycles), or as an
     expression over other parameters and ``burst`` (``tRC: tRAS + tRP``)."""
-    constraints: tuple[Constraint, ...] = ()
-    command_cycles: dict[str, PositiveInt] = {}
+    constraints: Annotated[tuple[Constraint, ...], Field(max_length=1000)] = ()
+    command_cycles: dict[str, Count] = {}
     """Cycles that a command takes on its command bus, where that is not 1. Distances and latencies count from the last of them."""
     controller: ControllerConfig = ControllerConfig()
     pim: PimConfig = PimConfig()
     power: PowerConfig | None = None
     """Currents and energies; without them no energy is reported."""
-    speed: str = ""
+    speed: Name = ""
     """The speed grade: a name in ``speeds``."""
     speeds: dict[str, dict[str, Any]] = {}
     """Per speed grade: values of ``organization``, ``timing``, ``command_cycles`` and ``power``; they apply after the file that
@@ -290,7 +309,7 @@ class MemoryConfig(_Section):
     presets: dict[str, dict[str, Any]] = {}
     """Per preset: values of ``organization``, ``timing``, ``controller``, ``pim`` and ``power`` that it assumes; they apply
     after the table and before explicit settings."""
-    ideal_latency_cycles: NonNegativeInt = 50
+    ideal_latency_cycles: Cycles = 50
     """Latency of the ``ideal`` model."""
     source: str = ""
     """Where the figures come from."""
@@ -302,7 +321,7 @@ class MemoryConfig(_Section):
         if not isinstance(tree, dict) or not isinstance(tree.get("timing"), dict):
             return tree
         written = tree["timing"]
-        if not any(isinstance(value, str) for value in written.values()):
+        if not any(isinstance(value, str) for value in written.values()) or len(written) > 256:
             return tree
         organization = tree.get("organization")
         try:
@@ -318,7 +337,7 @@ class TimingError(ValueError):
     """A timing parameter that has no value in cycles."""
 
     def __init__(self, name: str, value: Any, problem: str) -> None:
-        super().__init__(f"={value!r}: {problem}")
+        super().__init__(f"={shown(value)}: {problem}")
         self.keys = ("timing", name)
 
 
@@ -338,8 +357,10 @@ def _cycles(name: str, written: Mapping[str, Any], organization: Organization, u
     if not isinstance(value, str):
         return value
     if time := _TIME.fullmatch(value.strip()):
-        nanoseconds = float(time[1]) * (1000 if time[2] == "us" else 1)
-        return math.ceil(nanoseconds * organization.clock_ghz - 1e-6)
+        cycles = float(time[1]) * (1000 if time[2] == "us" else 1) * organization.clock_ghz
+        if cycles > MAX_CYCLES:
+            raise TimingError(name, value, f"more than {MAX_CYCLES} cycles of {organization.clock_ghz:g} GHz")
+        return math.ceil(cycles - 1e-6)
     try:
         return evaluate(value, lambda other: _cycles(other, written, organization, (*using, name)))
     except ExpressionError as error:

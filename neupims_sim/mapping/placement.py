@@ -39,6 +39,7 @@ class Placement:
     further_layers: layers that are not simulated, but whose K and V need room (``AttentionLayout.cache_rows``).
     row_regions: rows of every channel that PIM data takes besides, by name.
     waiting_rows: rows of each channel that K and V of waiting micro-batches take.
+    contents: what the linear region holds, bytes by name, for the message when something does not fit.
 
     Raises
     ------
@@ -56,6 +57,7 @@ class Placement:
         further_layers: int = 0,
         row_regions: Mapping[str, int] | None = None,
         waiting_rows: IntArray | None = None,
+        contents: Mapping[str, int] | None = None,
     ) -> None:
         self._organization = organization
         self._addresses: dict[str, int] = {}
@@ -93,7 +95,21 @@ class Placement:
         waiting = np.zeros_like(vector_rows) if waiting_rows is None else waiting_rows
         self.used_rows: IntArray = region_end + vector_rows + cache_rows + waiting
         """Rows of every bank in use, int64 [channels]."""
-        self._check_capacity(vector_rows, cache_rows, waiting, requests, layers + further_layers)
+        contents = contents or {"weights and activations": self.linear_bytes}
+        contents = dict(contents) | {name: rows * row_slice for name, rows in (row_regions or {}).items()}
+        if layout is not None and requests:
+            needs = [
+                layout.query_rows
+                + layout.probability_rows(tokens)
+                + layers * (layout.key_rows(tokens) + layout.value_rows(tokens))
+                + layout.cache_rows(tokens, further_layers)
+                for _, tokens in requests
+            ]
+            lengths = [tokens for _, tokens in requests]
+            check_requests_fit(
+                organization, lengths, needs, organization.rows - region_end - int(waiting.min()), contents
+            )
+        self._check_capacity(vector_rows, cache_rows, waiting, requests, layers + further_layers, contents)
 
     def _place_requests(
         self, layout: AttentionLayout, requests: Sequence[PlacedRequest], vector_rows: IntArray
@@ -122,23 +138,25 @@ class Placement:
         waiting_rows: IntArray,
         requests: Sequence[PlacedRequest],
         layers: int,
+        contents: Mapping[str, int],
     ) -> None:
         channel = int(self.used_rows.argmax())
         if self.used_rows[channel] <= self._organization.rows:
             return
         row = self._organization.banks * self._organization.row_bytes
         count = sum(request.channel == channel for request in requests)
-        parts = [f"{self.linear_rows * row:,} B of weights and activations"]
-        if self._region_rows:
-            parts.append(f"{self._region_rows * row:,} B of {' and '.join(self._regions)}")
+        held = {what: size // self._organization.channels for what, size in contents.items()}
+        fixed = sum(size for what, size in held.items() if _CACHE not in what)
+        by_requests = fixed < self._organization.channel_bytes and (count or fixed < sum(held.values()))
+        helps = ["fewer or shorter requests"] if by_requests else []
         if count:
-            parts.append(f"{vector_rows[channel] * row:,} B of PIM operands")
-            parts.append(f"{cache_rows[channel] * row:,} B of K and V of {count} requests in {layers} layers")
+            held["PIM operands"] = int(vector_rows[channel]) * row
+            held[f"{_CACHE} of {count} requests in {layers} layers"] = int(cache_rows[channel]) * row
+            helps.append("more channels, or requests spread evenly over them")
         if waiting_rows[channel]:
-            parts.append(f"{waiting_rows[channel] * row:,} B of K and V of waiting micro-batches")
-        raise InputError(
-            f"the batch does not fit: channel {channel} needs {self.used_rows[channel] * row:,} B and has "
-            f"{self._organization.channel_bytes:,} B: {', '.join(parts)}; use fewer requests, more channels or more devices"
+            held[f"{_CACHE} of waiting micro-batches"] = int(waiting_rows[channel]) * row
+        raise _does_not_fit(
+            self._organization, f"channel {channel}", int(self.used_rows[channel]) * row, held, [*helps, *_LARGER]
         )
 
     def address(self, tensor: str) -> int:
@@ -154,6 +172,45 @@ class Placement:
         rows = self._rows[request]
         shift = layer * int(self._layer_rows[self._channels[request]])
         return rows._replace(key=rows.key + shift, value=rows.value + shift)
+
+
+_CACHE = "K and V"
+_LARGER = ("more devices (parallel.tensor, parallel.pipeline)", "more rows (memory.organization.rows)")
+
+
+def check_requests_fit(
+    organization: Organization,
+    context_tokens: Sequence[int],
+    rows: Sequence[int],
+    room: int,
+    contents: Mapping[str, int],
+) -> None:
+    """Raise InputError if a request is larger than a channel even on its own, with what would help.
+
+    ``rows``: that each request takes in its channel; ``room``: those that a channel has beside what lies in all of them, which are
+    ``contents``, bytes by name.
+    """
+    row, largest = organization.banks * organization.row_bytes, int(np.argmax(rows))
+    held = {what: size // organization.channels for what, size in contents.items()}
+    if room <= 0:
+        needed = (organization.rows - room) * row
+        raise _does_not_fit(organization, "every channel, before any request,", needed, held, _LARGER)
+    if rows[largest] > room:
+        what = f"one request of {context_tokens[largest]:,} tokens"
+        held[what] = rows[largest] * row
+        helps = (*_LARGER, "a shorter context", "attention_on: npu, which spreads K and V over all channels")
+        needed = (organization.rows - room + rows[largest]) * row
+        raise _does_not_fit(organization, f"{what} lies in one channel, which", needed, held, helps)
+
+
+def _does_not_fit(
+    organization: Organization, who: str, needed: int, held: Mapping[str, int], helps: Sequence[str]
+) -> InputError:
+    parts = ", ".join(f"{size:,} B of {what}" for what, size in held.items() if size)
+    return InputError(
+        f"the batch does not fit: {who} needs {needed:,} B and has {organization.channel_bytes:,} B: {parts}; "
+        f"what helps: {', '.join(helps)}"
+    )
 
 
 def row_address(organization: Organization, channel: int, row: int, bank: int = 0) -> int:

@@ -17,7 +17,7 @@ from neupims_sim.errors import InputError
 from neupims_sim.memory import engine as en
 from neupims_sim.memory.address import AddressMap
 from neupims_sim.memory.engine import READ
-from neupims_sim.memory.program import TILE, PimProgram
+from neupims_sim.memory.program import FP16_BYTES, TILE, PimProgram, check_program
 from neupims_sim.memory.spec import (
     ACT,
     BANK,
@@ -272,10 +272,19 @@ class CommandDevice:
     ----------
     spec: the resolved memory table.
     log: whether to keep every issued command (:meth:`take_log`).
+    element_bytes: of the data that PIM multiplies, by which a row holds so many dot-products.
     """
 
-    def __init__(self, spec: ResolvedSpec, *, log: bool = False, most_window_cycles: int = en.NEVER) -> None:
+    def __init__(
+        self,
+        spec: ResolvedSpec,
+        *,
+        log: bool = False,
+        most_window_cycles: int = en.NEVER,
+        element_bytes: int = FP16_BYTES,
+    ) -> None:
         self.spec = spec
+        self._element_bytes = element_bytes
         self.table = build_table(spec)
         self.channels = build_channels(self.table)
         self._device = np.zeros(1, dtype=en.DEVICE)
@@ -284,6 +293,8 @@ class CommandDevice:
         self._device["most_window"] = most_window_cycles
         self._operations = np.zeros(1024, dtype=en.OPERATION)
         self._trace = np.zeros(0, dtype=en.REQUEST)
+        self._trace_item: int | None = None
+        """The item of a trace of which more will be given."""
         self.address = AddressMap.of(spec.config.organization)
         self._channel_count = spec.config.organization.channels
         self._free = list(range(en.MAX_ITEMS - 1, -1, -1))
@@ -302,6 +313,7 @@ class CommandDevice:
         Raises InputError if the range lies beyond the capacity (INV-9).
         """
         capacity = self.spec.config.organization.capacity_bytes
+        _check_kind(kind)
         if size_bytes <= 0 or address < 0 or address + size_bytes > capacity:
             raise InputError(
                 f"memory {self.spec.config.name!r}: transfer of {size_bytes} B at address {address:#x} does not fit; "
@@ -318,6 +330,7 @@ class CommandDevice:
     def submit_channel_transfer(self, kind: int, channel: int, address: int, size_bytes: int) -> int:
         """Like :meth:`submit_transfer`, for consecutive bytes of one channel; ``address`` counts that channel's own bytes."""
         organization = self.spec.config.organization
+        _check_kind(kind)
         if not 0 <= channel < organization.channels or size_bytes <= 0 or address < 0:
             raise InputError(f"transfer of {size_bytes} B at {address:#x} of channel {channel} does not exist")
         if address + size_bytes > organization.channel_bytes:
@@ -341,14 +354,16 @@ class CommandDevice:
         """
         if not self.spec.has_pim:
             raise InputError(f"memory {self.spec.config.name!r} has no PIM; allowed: row_buffers single or dual")
-        rows = self.spec.config.organization.rows
+        if not programs:
+            raise InputError("PIM programs for no channel; give at least one")
         for channel, program in programs.items():
             if not 0 <= channel < self._channel_count:
                 raise InputError(f"PIM program for channel {channel}; allowed: 0 to {self._channel_count - 1}")
-            if len(program) == 0:
-                raise InputError(f"the PIM program for channel {channel} is empty; it needs at least one operation")
-            if not 0 <= program.operations[:, 1].min() <= program.operations[:, 1].max() < rows:
-                raise InputError(f"PIM program touches row {program.operations[:, 1].max()}; allowed: 0 to {rows - 1}")
+            check_program(program, self.spec.config, self._element_bytes)
+            if release is not None and np.shape(release.get(channel, 0)) != (len(program),):
+                raise InputError(
+                    f"PIM program for channel {channel}: release must have a cycle for each of its {len(program)} operations"
+                )
         if self._programs_running == 0:
             self._operation_count = 0
         self._programs_running += 1
@@ -373,36 +388,55 @@ class CommandDevice:
         return item
 
     def load_trace(
-        self, local: Int64Array, kind: Int64Array, cycle: Int64Array, channel: Int64Array, *, more: bool = False
+        self,
+        local: Int64Array,
+        kind: Int64Array,
+        cycle: Int64Array,
+        channel: Int64Array,
+        *,
+        per_channel: bool = False,
+        more: bool = False,
     ) -> int:
-        """Replay single-burst requests: per channel in order, one per cycle from its stamp on, accepted when there is room.
+        """Replay single-burst requests in order, one per cycle, each from its stamp on and accepted when there is room; returns the item.
 
-        ``more``: a further part of the trace will follow. :meth:`advance` then stops as soon as a channel has accepted all
-        its requests (:attr:`needs_trace`); give the next part before going on.
+        per_channel: every channel has a source of its own, so that requests of one channel do not wait for those of others.
+        more: a further part of the trace will follow, to which ``per_channel`` and the item still belong. :meth:`advance` then stops
+            as soon as a source has offered all its requests (:attr:`needs_trace`); give the next part before going on.
         """
+        going_on, channels = self._trace_item is not None, self.channels
         count = np.bincount(channel, minlength=self._channel_count)
-        item = self._new_item(READ, np.flatnonzero(count))
-        order = np.argsort(channel, kind="stable") if self._channel_count > 1 else slice(None)
+        touched = np.flatnonzero(count)
+        if self._trace_item is None:
+            self._trace_item = self._new_item(READ, touched[:0])
+            self._device["parts"][0, self._trace_item] = 1  # until the last part is known, so that it does not complete
+            self._device["one_source"] = not per_channel
+            channels["left"][:, self._trace_item] = 0
+        item = self._trace_item
         part = np.empty(len(local), dtype=en.REQUEST)
-        for name, values in (("local", local), ("kind", kind), ("cycle", cycle)):
+        order = np.argsort(channel, kind="stable") if per_channel else slice(None)
+        for name, values in (("channel", channel), ("local", local), ("kind", kind), ("cycle", cycle)):
             part[name] = values[order]
         part["item"] = item
-        channels, begin = self.channels, np.cumsum(count) - count
-        left = [self._trace[ch["trace_next"] : ch["trace_end"]] for ch in channels]
-        pieces = [piece for c, rest in enumerate(left) for piece in (rest, part[begin[c] : begin[c] + count[c]])]
-        sizes = np.array([len(rest) for rest in left]) + count
+        sources = channels if per_channel else channels[:1]
+        sizes = count if per_channel else np.array([len(part)])
+        begin = np.cumsum(sizes) - sizes
+        rest = [self._trace[source["trace_next"] : source["trace_end"]] for source in sources]
+        pieces = [piece for s, old in enumerate(rest) for piece in (old, part[begin[s] : begin[s] + sizes[s]])]
+        sizes = np.array([len(old) for old in rest]) + sizes
         self._trace = np.concatenate(pieces)
-        channels["trace_end"] = np.cumsum(sizes)
-        channels["trace_next"] = channels["trace_end"] - sizes
-        channels["trace_more"] = more
-        going_on = self.needs_trace
+        sources["trace_end"] = np.cumsum(sizes)
+        sources["trace_next"] = sources["trace_end"] - sizes
+        sources["trace_more"] = more
+        left = channels["left"][touched, item]
+        self._device["parts"][0, item] += int(np.count_nonzero(left == 0)) - (not more)
+        self._trace_item = item if more else None
         self._device["trace_starved"] = 0
-        self._wake(np.flatnonzero(count), item, count[count > 0], now=not going_on)
+        self._wake(touched, item, left + count[touched], now=not going_on)
         return item
 
     @property
     def needs_trace(self) -> bool:
-        """Whether a channel waits for the next part of the trace."""
+        """Whether a source waits for the next part of the trace."""
         return bool(self._device["trace_starved"][0])
 
     def advance(self, limit: int) -> tuple[int, list[int]]:
@@ -524,6 +558,11 @@ class CommandDevice:
         if device["log_count"]:
             self._log_parts.append(device["log"][: device["log_count"]].copy())
         device["log_count"] = 0
+
+
+def _check_kind(kind: int) -> None:
+    if kind not in (READ, en.WRITE):
+        raise InputError(f"transfer of kind {kind!r}; allowed: {READ} (READ), {en.WRITE} (WRITE)")
 
 
 def serialized_releases(programs: Iterable[tuple[int, PimProgram]], start: int) -> dict[int, Int64Array]:

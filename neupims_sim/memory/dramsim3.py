@@ -16,10 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
 from neupims_sim.config import MemoryConfig
 from neupims_sim.config.files import label, parse_yaml
-from neupims_sim.errors import InputError, suggestion
+from neupims_sim.config.loader import DEFAULT_PRESET
+from neupims_sim.config.memory_checks import memory_violations
+from neupims_sim.errors import InputError, joined, shortened, suggestion
 from neupims_sim.memory.spec import resolve
+from neupims_sim.memory.text import read_lines
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,9 @@ _WITHOUT_EFFECT = {
 """Keys that DRAMsim3 reads and that may stay unread here: of power-down, self-refresh, output and temperature, which are not
 modelled, and timings that no constraint of the standard needs."""
 
+MOST_BYTES = 1 << 20
+"""The longest configuration file; those of DRAMsim3 have 2 KB."""
+
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _REFRESH_POLICIES = ("RANK_LEVEL_STAGGERED", "RANK_LEVEL_SIMULTANEOUS", "BANK_LEVEL_STAGGERED")
 _NEAR = 0.75
@@ -118,10 +126,12 @@ class _Ini:
     """Keys that were asked for, as DRAMsim3 writes them."""
     defaults: list[str] = field(default_factory=list)
     """Figures and policies that DRAMsim3's default states, as ``key = value``."""
+    partly: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Of numbers that text follows, what is read, as ``key = value: what``."""
 
     def states(self, section: str, key: str) -> bool:
-        """Whether the file has a key."""
-        return (section, key.lower()) in self.entries
+        """Whether the file has a value for a key (an empty one is none)."""
+        return (section, key.lower()) in self.entries and self.entries[section, key.lower()].value != ""
 
     def text(self, section: str, key: str, default: str | None = None) -> str:
         """The value of a key, or ``default``. Raises InputError without either."""
@@ -129,18 +139,30 @@ class _Ini:
         self.asked[section, key.lower()] = key
         if self.states(section, key):
             return self.entries[section, key.lower()].value
+        if default is None and (section, key.lower()) in self.entries:
+            raise InputError(
+                f"{label(self.path)}:{self.entries[section, key.lower()].line}: [{section}] {key} has no value"
+            )
         if default is None:
             raise self._missing(section, key)
         if new:
             self.defaults.append(f"{key} = {default}")
         return default
 
+    def _number(self, section: str, key: str, value: str, pattern: str) -> str | None:
+        """The number at the beginning of a value, which is what DRAMsim3 reads of it (by strtol and strtod)."""
+        found = re.match(pattern, value)
+        if found and found[0] != value:
+            self.partly[section, key] = f"{key} = {shortened(value)} is read as {found[0]}"
+        return found[0] if found else None
+
     def integer(self, section: str, key: str, default: int | None = None, least: int = 0) -> int:
-        """A whole number of at least ``least``."""
+        """A whole number of at least ``least``: decimal, or as in C hexadecimal after 0x."""
         value = self.text(section, key, None if default is None else str(default))
-        if not re.fullmatch(r"[0-9]+", value) or int(value) < least:
-            raise self.error(section, key, f"an integer of at least {least}")
-        return int(value)
+        digits = self._number(section, key, value, r"0[xX][0-9a-fA-F]{1,15}(?!\w)|(?:0|[1-9][0-9]{0,17})(?![\w.])")
+        if digits is None or int(digits, 0) < least:
+            raise self.error(section, key, f"an integer of at least {least} (decimal, without leading zeros)")
+        return int(digits, 0)
 
     def power_of_two(self, section: str, key: str, default: int | None = None) -> int:
         """A size that address bits select."""
@@ -152,9 +174,12 @@ class _Ini:
     def real(self, section: str, key: str) -> float:
         """A non-negative number."""
         value = self.text(section, key)
-        if not re.fullmatch(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", value):
+        number = self._number(
+            section, key, value, r"(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,2})?(?!\w)"
+        )
+        if number is None:
             raise self.error(section, key, "a non-negative number")
-        return float(value)
+        return float(number)
 
     def boolean(self, section: str, key: str, default: bool) -> bool:
         """true, yes, on, 1, or false, no, off, 0."""
@@ -179,7 +204,7 @@ class _Ini:
             return InputError(f"{label(self.path)}: [{section}] {key} is missing; allowed: {allowed}")
         entry = self.entries[section, key.lower()]
         return InputError(
-            f"{label(self.path)}:{entry.line}: [{section}] {entry.key} = {entry.value}: allowed: {allowed}"
+            f"{label(self.path)}:{entry.line}: [{section}] {entry.key} = {shortened(entry.value)}: allowed: {allowed}"
         )
 
     def _missing(self, section: str, key: str) -> InputError:
@@ -202,7 +227,7 @@ class _Ini:
             if name not in known:
                 near = difflib.get_close_matches(entry.key, absent, n=1, cutoff=_NEAR)
                 hint = f"; is {near[0]} meant?" if near else ""
-                unknown.append(f"{entry.key} = {entry.value} (line {entry.line}{hint})")
+                unknown.append(f"{entry.key} = {shortened(entry.value)} (line {entry.line}{hint})")
         if unknown:
             yield "left out, because DRAMsim3 does not know it: " + ", ".join(unknown)
 
@@ -210,21 +235,18 @@ class _Ini:
 def _read_ini(path: Path) -> _Ini:
     """The sections and keys of a file; ``;`` and ``#`` start comments. Raises InputError with file and line."""
     ini = _Ini(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{label(path)}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    lines = read_lines(path, MOST_BYTES)
     section = ""
     for number, line in enumerate(lines, 1):
         content = re.split("[;#]", line)[0].strip()
         if not content:
             continue
-        where = f"{label(path)}:{number}: {line.strip()!r}"
+        where = f"{label(path)}:{number}: {shortened(line.strip())!r}"
         if heading := re.fullmatch(r"\[([^\]]+)\]", content):
             section = heading[1].strip().lower()
             ini.sections.setdefault(section, number)
             continue
-        pair = re.fullmatch(r"([^=:\s]+)\s*[=:]\s*(\S.*)", content)
+        pair = re.fullmatch(r"([^=:\s]+)\s*[=:]\s*(.*)", content)
         if pair is None or not section:
             raise InputError(f"{where} is not a line of an .ini file; allowed: '[section]', then 'key = value'")
         key = pair[1].lower()
@@ -255,9 +277,11 @@ def import_dramsim3(path: str | Path) -> ImportedTable:
     ]
     notes = [*organization.notes(ini), *_differences(ini, organization)]
     if not sections[-1]:
-        notes.append("no energy will be reported: [power] does not state all of VDD, " + ", ".join(_CURRENTS))
+        notes.append("no energy will be reported: [power] " + _power_problem(ini))
     if ini.defaults:
         notes.append("not in the file, so DRAMsim3's default: " + ", ".join(ini.defaults))
+    if ini.partly:
+        notes.append("DRAMsim3 reads a number up to the text behind it: " + ", ".join(ini.partly.values()))
     notes += ini.unread()
     heading = [
         f"# {protocol_name} memory, made of the DRAMsim3 configuration {ini.path.name} by `neupims-sim memory import`.",
@@ -278,11 +302,18 @@ def _comment(note: str) -> list[str]:
 
 
 def _check(path: Path, text: str) -> None:
-    """Have the table resolved, so that what its figures do not allow is said now."""
+    """Have the table checked and resolved, so that what its figures do not allow is said now."""
     try:
-        resolve(MemoryConfig.model_validate(parse_yaml(text, label(path))))
+        memory = MemoryConfig.model_validate(parse_yaml(text, label(path)))
+        problems = [message for _, message in memory_violations(memory, DEFAULT_PRESET)]
+        if not problems:
+            resolve(memory)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors(include_url=False)]
     except ValueError as error:
-        raise InputError(f"{label(path)}: does not make a memory: {' '.join(str(error).split())}") from None
+        problems = [str(error)]
+    if problems:
+        raise InputError(f"{label(path)}: does not make a memory: {joined(problems)}")
 
 
 @dataclass(frozen=True)
@@ -439,7 +470,7 @@ def _controller(ini: _Ini, protocol: Protocol) -> list[str]:
         ("transaction_queue_depth", transactions, "trans_queue_size"),
         ("row_hit_cap", 4, "as in DRAMsim3"),
         ("write_drain_high", transactions, "DRAMsim3 drains a full write buffer"),
-        ("write_drain_low", 8, "as in DRAMsim3"),
+        ("write_drain_low", min(8, transactions), "DRAMsim3 drains more than 8 when nothing else waits"),
         ("posted_writes", "true", "in DRAMsim3 a write is complete when it is accepted"),
         ("scheduling", "fr_fcfs" if queue == "PER_RANK" else "bank_round_robin", f"queue_structure {queue}"),
         ("page_policy", "closed" if eager or page == "CLOSE_PAGE" else "open", f"row_buf_policy {page}"),
@@ -468,13 +499,29 @@ def _differences(ini: _Ini, organization: _Organization) -> Iterator[str]:
 
 
 _CURRENTS = ("IDD0", "IDD2N", "IDD3N", "IDD4R", "IDD4W", "IDD5AB")
+_PER_BANK = ("IDD5PB",)
+
+
+def _power_problem(ini: _Ini) -> str:
+    """Why the file gives no energies: it has to state all currents (DRAMsim3's defaults are another part's), none below standby."""
+    if not all(ini.states("power", key) for key in ("VDD", *_CURRENTS)):
+        return "does not state all of VDD, " + ", ".join(_CURRENTS)
+    at = {key: ini.real("power", key) for key in ("VDD", *_CURRENTS, *_PER_BANK) if ini.states("power", key)}
+    at = {key: value for key, value in at.items() if key not in _PER_BANK or value}
+    tras, trp = ini.integer("timing", "tRAS"), ini.integer("timing", "tRP")
+    standby = dict.fromkeys(("IDD4R", "IDD4W", "IDD5AB", *_PER_BANK), at["IDD3N"])
+    standby |= {"IDD3N": at["IDD2N"], "IDD0": (at["IDD3N"] * tras + at["IDD2N"] * trp) / max(1, tras + trp)}
+    low = [f"{key} = {value:g} below {standby[key]:g}" for key, value in at.items() if value < standby.get(key, 0)]
+    if low:
+        return "has currents below standby: " + ", ".join(low)
+    return "" if at["VDD"] > 0 else "has VDD = 0"
 
 
 def _power(ini: _Ini, organization: _Organization) -> list[str]:
-    """The section ``power``; empty unless the file states all that it needs (DRAMsim3's defaults are another part's)."""
-    if not all(ini.states("power", key) for key in ("VDD", *_CURRENTS)):
+    """The section ``power``; empty if the file gives no energies."""
+    if _power_problem(ini):
         return []
-    currents = [key for key in (*_CURRENTS, "IDD5PB") if ini.states("power", key)]
+    currents = [key for key in (*_CURRENTS, *_PER_BANK) if ini.states("power", key)]
     return [
         "power:",
         f"  vdd_v: {ini.real('power', 'VDD'):g}",

@@ -9,9 +9,7 @@ from __future__ import annotations
 from neupims_sim.config.memory import MemoryConfig, PowerConfig
 from neupims_sim.errors import InputError
 from neupims_sim.memory.device import Counters
-
-FP16_BYTES = 2
-"""Of an element that PIM multiplies, unless the configuration says otherwise."""
+from neupims_sim.memory.program import FP16_BYTES
 
 
 def command_energy_pj(memory: MemoryConfig, element_bytes: int = FP16_BYTES) -> dict[str, float]:

@@ -126,6 +126,7 @@ TABLE = _record(
 CHANNEL = _record(
     ("index",),
     ("next",),  # cycle of the channel's next event; it need not be looked at before
+    ("reached",),  # cycle to which it was run last
     ("refresh_due",), ("arrival",), ("rethink",),  # cycles of its kinds of events (see above)
     ("chosen_cycle",), ("chosen_command",), ("chosen_bank",),
     ("chosen_by",),  # who wants it: FOR_REFRESH, FOR_PIM or FOR_MEMORY
@@ -147,8 +148,11 @@ CHANNEL = _record(
     ("pim_since",),  # cycle at which the current macro-command could have started
     ("pim_busy_since",),  # cycle at which the PIM queue became non-empty, or NEVER
     ("op_loaded",), ("op_kind",), ("op_row",), ("op_readouts",), ("op_dots",), ("op_release",),  # current PIM macro-command
-    ("trace_next",), ("trace_end",),  # records of a replayed trace
+    # A source of requests, which offers those of a replayed trace in order, one per cycle. Each channel has one of its own, or
+    # that of the first channel serves them all (DEVICE.one_source).
+    ("trace_next",), ("trace_end",),  # its part of the trace
     ("trace_more",),  # whether more of the trace will be given
+    ("trace_free",),  # cycle from which on it offers the next request
     ("accepted_runs",),  # runs that the transaction queues have held so far
     ("transaction_runs", 2), ("transaction_bursts", 2),
     ("source_head", 3), ("source_tail", 3),
@@ -192,15 +196,16 @@ DEVICE = _record(
     ("next_done",),  # the earliest of their completions, or NEVER
     ("horizon",),  # a cycle before which no item completes
     ("most_window",),  # channels run apart from each other for no more cycles than this
-    ("trace_starved",),  # a channel has come to the end of its part of the trace, and more will be given
+    ("one_source",),  # whether one source of requests serves all channels
+    ("trace_starved",),  # a source has come to the end of its part of the trace, and more will be given
     ("log", MAX_LOG, 7), ("log_count",), ("log_on",),  # issued commands (cycle, channel, command, bank, row, column, tag)
 )  # fmt: skip
 
 OPERATION = _record(("kind",), ("row",), ("readouts",), ("dots",), ("release",), ("least",))
 """A PIM macro-command; release: cycle before which it may not start, least: cycles that it takes at least."""
 
-REQUEST = _record(("local",), ("kind",), ("cycle",), ("item",))
-"""One burst of a replayed trace: its local index, READ or WRITE, and the cycle from which on it is offered."""
+REQUEST = _record(("channel",), ("local",), ("kind",), ("cycle",), ("item",))
+"""One burst of a replayed trace: its channel and local index, READ or WRITE, and the cycle from which on it is offered."""
 
 FOR_REFRESH, FOR_PIM, FOR_MEMORY = 0, 1, 2
 """Who wants the command that a channel has chosen."""
@@ -472,33 +477,37 @@ def admit_next(table: Any, ch: Any, device: Any, now: int, kind: int) -> None:
 
 
 @compiled
-def admit_request(table: Any, ch: Any, device: Any, request: Any, now: int) -> int:
-    """Accept the next request of a replayed trace if it may be; returns when to try again. They go in order, one per cycle."""
-    start = max(request.cycle, ch.last_admit + 1)
+def admit_request(table: Any, ch: Any, source: Any, device: Any, trace: Any, now: int) -> int:
+    """Accept the next request of the channel's source if it is for this channel and may be; returns when to try again."""
+    request = trace[source.trace_next]
+    if request.channel != ch.index:
+        return NEVER
+    start = max(request.cycle, source.trace_free)
     if start > now:
         return start
     if not may_accept(table, ch, request.kind):
         return retry(table, ch, request.kind)
     accept(table, ch, device, now, request.kind, request.local, request.item)
-    ch.trace_next += 1
+    source.trace_next += 1
+    source.trace_free = now + 1
     return now + 1
 
 
 @compiled
-def incoming(ch: Any, kind: int) -> bool:
-    """Whether bursts of this kind are still to be accepted."""
+def incoming(ch: Any, source: Any, kind: int, now: int) -> bool:
+    """Whether bursts of this kind are still to be accepted; of a trace, whether its last request has not been."""
     if ch.source_head[kind] < ch.source_tail[kind]:
         return True
-    return ch.trace_next < ch.trace_end or ch.trace_more
+    return source.trace_next < source.trace_end or source.trace_more or now + 1 < source.trace_free
 
 
 @compiled
-def choose_transactions(table: Any, ch: Any) -> int:
+def choose_transactions(table: Any, ch: Any, source: Any, now: int) -> int:
     """Which transaction queue feeds the bank queues now: reads, unless a write drain is on."""
     writes = ch.transaction_bursts[WRITE]
     if ch.draining == 0 and writes > 0:
         idle = ch.queued == 0
-        only_writes = ch.transaction_bursts[READ] == 0 and not incoming(ch, READ)
+        only_writes = ch.transaction_bursts[READ] == 0 and not incoming(ch, source, READ, now)
         if writes >= table.drain_high or (idle and writes > table.drain_low) or (idle and only_writes):
             ch.draining = writes
     return WRITE if ch.draining > 0 else READ
@@ -511,7 +520,7 @@ def pim_owns_channel(table: Any, ch: Any, now: int) -> bool:
 
 
 @compiled
-def move(table: Any, ch: Any, now: int) -> int:
+def move(table: Any, ch: Any, source: Any, now: int) -> int:
     """Move one burst per cycle from the transaction queue to its bank queue: the oldest whose bank has room.
 
     Returns the next cycle at which another burst could move.
@@ -520,7 +529,7 @@ def move(table: Any, ch: Any, now: int) -> int:
         return NEVER
     if table.in_order and ch.queued > 0:
         return NEVER
-    kind = choose_transactions(table, ch)
+    kind = choose_transactions(table, ch, source, now)
     runs = ch.transaction_runs[kind]
     if runs == 0:
         return NEVER
@@ -1095,10 +1104,13 @@ def issue(table: Any, ch: Any, device: Any, cycle: int) -> None:
 
 
 @compiled
-def run_channel(table: Any, ch: Any, device: Any, operations: Any, trace: Any, now: int, limit: int) -> None:
+def run_channel(
+    table: Any, ch: Any, source: Any, device: Any, operations: Any, trace: Any, now: int, limit: int
+) -> None:
     """Issue all commands of one channel with cycle < limit, and note in ``next`` when it must be looked at again.
 
-    What falls due at a cycle comes before the command chosen for it.
+    What falls due at a cycle comes before the command chosen for it. Stops at the cycle in which ``source`` has given the channel
+    a request and goes on to one for another channel, or to one that is not known yet.
     """
     now = max(now, ch.next)
     while now < limit:
@@ -1107,14 +1119,18 @@ def run_channel(table: Any, ch: Any, device: Any, operations: Any, trace: Any, n
         if ch.arrival <= now:
             if ch.in_flight + 1 >= table.outstanding_reads:
                 take_returns(ch, now)
-            if ch.trace_next < ch.trace_end:
-                again = admit_request(table, ch, device, trace[ch.trace_next], now)
-            elif ch.trace_more:
-                device.trace_starved = 1
-                break
-            else:
+            turn, again = source.trace_next, NEVER
+            if turn < source.trace_end:
+                again = admit_request(table, ch, source, device, trace, now)
+            elif not source.trace_more:
                 again = admit(table, ch, device, now)
-            ch.arrival = min(again, move(table, ch, now))
+                if now + 1 < source.trace_free:
+                    again = min(again, source.trace_free - 1)
+            if passes_on(ch, source, trace, turn):
+                ch.arrival = 0
+                device.trace_starved = source.trace_next == source.trace_end
+                break
+            ch.arrival = min(again, move(table, ch, source, now))
         if ch.rethink <= now:
             if not ch.op_loaded and ch.source_head[PROGRAM] < ch.source_tail[PROGRAM]:
                 load_operation(ch, operations[ch.source[PROGRAM, ch.source_head[PROGRAM] & (MAX_ITEMS - 1), 1]], now)
@@ -1129,7 +1145,46 @@ def run_channel(table: Any, ch: Any, device: Any, operations: Any, trace: Any, n
         else:
             now = cycle
             issue(table, ch, device, cycle)
-    ch.next = now
+    ch.next, ch.reached = now, min(now, limit)
+
+
+@inlined
+def passes_on(ch: Any, source: Any, trace: Any, turn: int) -> bool:
+    """Whether a channel stops because its source, which was at ``turn``, has gone on to another's request or to one not known yet."""
+    if source.trace_next == source.trace_end:
+        return source.trace_more != 0
+    return source.trace_next > turn and trace[source.trace_next].channel != ch.index
+
+
+@compiled
+def whose_turn(table: Any, channels: Any, device: Any, trace: Any, now: int, limit: int) -> int:
+    """The channel that is to accept the next request of the one source of all channels; -1 if it cannot before ``limit``.
+
+    Until then the channels are only as far as the last request of their own, so that none passes the cycle of its next one.
+    """
+    source = channels[0]
+    if source.trace_next == source.trace_end:
+        if not source.trace_more:
+            end_source(table, channels, device, now)
+        return -1
+    request = trace[source.trace_next]
+    ch = channels[request.channel]
+    ch.next = min(ch.next, max(max(now, ch.reached), max(request.cycle, source.trace_free)))
+    if ch.next >= limit:
+        return -1
+    ch.arrival = 0
+    return request.channel
+
+
+@compiled
+def end_source(table: Any, channels: Any, device: Any, now: int) -> None:
+    """The one source of all channels has no more requests, which every channel learns from the cycle of the last one on."""
+    device.one_source = 0
+    for channel in range(table.channels):
+        ch = channels[channel]
+        ch.trace_free = channels[0].trace_free
+        ch.next = min(ch.next, max(max(now, ch.reached), ch.trace_free - 1))
+        ch.arrival = 0
 
 
 @compiled
@@ -1182,10 +1237,14 @@ def advance(tables: Any, channels: Any, devices: Any, operations: Any, trace: An
         if device.horizon < first + table.shortest:
             device.horizon = find_horizon(table, channels, device, first)
         window = min(min(stop, device.horizon), first + device.most_window)
-        for channel in range(table.channels):
-            ch = channels[channel]
+        channel = 0
+        while channel < table.channels:
+            turn = whose_turn(table, channels, device, trace, time, window) if device.one_source else -1
+            ch = channels[turn if turn >= 0 else channel]
+            channel += turn < 0
             if ch.next < window:
-                run_channel(table, ch, device, operations, trace, time, window)
+                source = channels[0] if device.one_source else ch
+                run_channel(table, ch, source, device, operations, trace, time, window)
                 if device.log_count >= LOG_ROOM or device.trace_starved:
                     return time
         device.time = window

@@ -24,7 +24,7 @@ from neupims_sim.config.memory import MemoryConfig
 from neupims_sim.errors import InputError
 from neupims_sim.memory.device import LOG_FIELDS, CommandDevice, Counters
 from neupims_sim.memory.engine import MAX_ITEMS, READ
-from neupims_sim.memory.program import PimProgram
+from neupims_sim.memory.program import FP16_BYTES, PimProgram, check_program
 from neupims_sim.memory.spec import COMMANDS, resolve
 from neupims_sim.registry import Registry
 from neupims_sim.units import convert_cycles
@@ -84,6 +84,7 @@ class MemoryModel(ABC):
     preset: name of the modelling assumptions (``physical`` is the default).
     clock_ghz: device clock.
     log: whether to keep a command log, where the model has commands.
+    element_bytes: of the data that PIM multiplies.
     """
 
     def __init__(
@@ -94,12 +95,14 @@ class MemoryModel(ABC):
         preset: str = "physical",
         clock_ghz: float = 1.0,
         log: bool = False,
+        element_bytes: int = FP16_BYTES,
     ) -> None:
         self.env = env
         self.config = config
         self.preset = preset
         self.clock_ghz = clock_ghz
         self.log = log
+        self.element_bytes = element_bytes
         self.totals = Counters(dict.fromkeys(COMMANDS, 0), 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
     @property
@@ -177,18 +180,15 @@ class MemoryModel(ABC):
         return -(-(address + size_bytes) // burst) - address // burst
 
     def check_program(self, channel: int, program: PimProgram) -> None:
-        """Raise InputError unless a PIM program can run on a channel: there is PIM, the channel, something to do, and its rows."""
-        channels, rows = self.capabilities.channels, self.config.organization.rows
-        where = f"memory {self.config.name!r}: PIM program"
+        """Raise InputError unless a PIM program can run on a channel: there is PIM, the channel, and every operation is possible."""
+        channels = self.capabilities.channels
         if not self.capabilities.pim:
             raise InputError(f"memory {self.config.name!r} (model {self.config.model!r}) has no PIM")
         if not 0 <= channel < channels:
-            raise InputError(f"{where} for channel {channel}; allowed: 0 to {channels - 1}")
-        if len(program) == 0:
-            raise InputError(f"{where} for channel {channel} is empty; it needs at least one operation")
-        wrong = [row for row in program.operations[:, 1].tolist() if not 0 <= row < rows]
-        if wrong:
-            raise InputError(f"{where} touches row {wrong[0]}; allowed: 0 to {rows - 1}")
+            raise InputError(
+                f"memory {self.config.name!r}: PIM program for channel {channel}; allowed: 0 to {channels - 1}"
+            )
+        check_program(program, self.config, self.element_bytes)
 
     def count_bursts(self, kind: int, bursts: int, latency_cycles: int) -> None:
         """Count bursts read or written; each read took ``latency_cycles``, memory cycles from the call to its return."""
@@ -263,7 +263,7 @@ class CommandMemory(MemoryModel):
 
     def __init__(self, env: simpy.Environment, config: MemoryConfig, **options: Any) -> None:
         super().__init__(env, config, **options)
-        self._device = CommandDevice(resolve(config, self.preset), log=self.log)
+        self._device = CommandDevice(resolve(config, self.preset), log=self.log, element_bytes=self.element_bytes)
         self._waiting: dict[int, SimEvent] = {}
         self._backlog: deque[tuple[Callable[[], int], SimEvent]] = deque()
         self._wake: SimEvent = env.event()

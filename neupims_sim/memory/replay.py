@@ -1,8 +1,8 @@
 """Replay of a memory request trace and a PIM program, without a clock process: what ``neupims-sim memory replay`` runs.
 
 A trace is text, ``0xADDRESS READ|WRITE CYCLE`` per line (the format of DRAMsim3): one burst at a byte address, offered from its cycle
-on. Requests are accepted in order, one per cycle, when there is room. Empty lines and what follows a ``#`` are left out. The other
-words of DRAMsim3 are read as well: ``read``, ``P_MEM_RD``, ``P_FETCH``; ``write``, ``P_MEM_WR``, ``BOFF``.
+on. Requests are offered in order, one per cycle, and the next waits until its channel has room. Empty lines and what follows a
+``#`` are left out. The other words of DRAMsim3 are read as well: ``read``, ``P_MEM_RD``, ``P_FETCH``; ``write``, ``P_MEM_WR``, ``BOFF``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from neupims_sim.memory.device import CommandDevice
 from neupims_sim.memory.engine import READ, WRITE
 from neupims_sim.memory.program import PimProgram
 from neupims_sim.memory.spec import ResolvedSpec
+from neupims_sim.memory.text import BYTE_ORDER_MARK, refuse_compressed
 from neupims_sim.showing import Shown
 
 Int64Array = npt.NDArray[np.int64]
@@ -31,6 +32,9 @@ WATCHDOG_CYCLES = 10_000_000
 
 DRAIN_CYCLES = 1000
 """Steps in which writes that are complete but not yet in their banks are waited for."""
+
+MOST_LINE_BYTES = 1 << 16
+"""The longest line of a trace that may lie across two of the parts in which it is read."""
 
 MOST_ADDRESS_DIGITS, MOST_CYCLE_DIGITS = 15, 12
 """Digits that a trace may use, hexadecimal and decimal."""
@@ -85,18 +89,20 @@ def replay_requests(
     program: PimProgram | None = None,
     *,
     log: bool = False,
+    per_channel: bool = False,
 ) -> Replay:
     """Run requests, and in parallel a PIM program on channel 0, until everything is complete.
 
-    ``requests`` may come in parts (:func:`stream_requests`), which are taken when the memory needs them, so that a trace longer than the
-    machine's memory can be replayed; the result does not depend on where it is cut.
+    Requests come from one source, in order, one per cycle; with ``per_channel`` from a source for each channel, so that those of one
+    channel do not wait for those of another. ``requests`` may come in parts (:func:`stream_requests`), which are taken when the
+    memory needs them, so that a trace longer than the machine's memory can be replayed; the result does not depend on where it is cut.
 
     Raises InputError if there is nothing to run, for an address beyond the capacity, and for a PIM program that the memory cannot run.
     """
     parts = iter([requests] if isinstance(requests, Requests) else requests or [])
     _compile(spec)
     device = CommandDevice(spec, log=log)
-    feed = _Feed(device, (part for part in parts if len(part)))
+    feed = _Feed(device, (part for part in parts if len(part)), per_channel)
     waiting = set() if program is None else {device.submit_programs({0: program})}
     feed.give(waiting)
     if not waiting:
@@ -124,12 +130,12 @@ def replay_requests(
 class _Feed:
     """Hands the parts of a trace to a device, one after the other."""
 
-    def __init__(self, device: CommandDevice, parts: Iterator[Requests]) -> None:
+    def __init__(self, device: CommandDevice, parts: Iterator[Requests], per_channel: bool) -> None:
         self.reads = self.writes = 0
         """Requests given so far."""
         self.last_offer = 0
         """The latest cycle from which on one of them is offered."""
-        self._device, self._parts = device, parts
+        self._device, self._parts, self._per_channel = device, parts, per_channel
         self._next = next(parts, None)
 
     def give(self, waiting: set[int]) -> None:
@@ -140,7 +146,11 @@ class _Feed:
         _check_capacity(self._device.spec, part)
         address = self._device.address
         channel, local = address.split(part.address // address.burst_bytes)
-        waiting.add(self._device.load_trace(local, part.kind, part.cycle, channel, more=self._next is not None))
+        waiting.add(
+            self._device.load_trace(
+                local, part.kind, part.cycle, channel, per_channel=self._per_channel, more=self._next is not None
+            )
+        )
         reads = int(np.count_nonzero(part.kind == READ))
         self.reads += reads
         self.writes += len(part) - reads
@@ -164,9 +174,10 @@ def _run(device: CommandDevice, waiting: set[int], feed: _Feed) -> float:
         if work != before:
             since = device.time
         elif device.time > max(since, feed.last_offer) + WATCHDOG_CYCLES:
-            raise RuntimeError(
+            raise InputError(
                 f"memory {device.spec.config.name!r} is stuck at cycle {device.time}: {feed.reads + feed.writes - moved} "
-                f"requests have not moved and nothing was issued for them or for PIM in {WATCHDOG_CYCLES} cycles"
+                f"requests have not moved and nothing was issued for them or for PIM in {WATCHDOG_CYCLES} cycles; its "
+                "constraints or policies let nothing happen"
             )
     return seconds
 
@@ -182,8 +193,8 @@ def _check_capacity(spec: ResolvedSpec, requests: Requests) -> None:
 
 
 def _by_time(log: Int64Array) -> Int64Array:
-    """A log, which is in issue order per channel, in order of time."""
-    return log[np.argsort(log[:, 0], kind="stable")]
+    """A log, which is in issue order per channel, in order of time, then channel."""
+    return log[np.lexsort((log[:, 1], log[:, 0]))]
 
 
 def _compile(spec: ResolvedSpec) -> None:
@@ -214,8 +225,17 @@ def stream_requests(
     lines = found = 0
     try:
         with path.open("rb") as file:
+            refuse_compressed(path, file.peek(2))
+            if file.peek(len(BYTE_ORDER_MARK)).startswith(BYTE_ORDER_MARK):
+                file.read(len(BYTE_ORDER_MARK))
             while block := file.read(block_bytes):
-                text = np.frombuffer(block + file.readline(), dtype=np.uint8)
+                rest = file.readline(MOST_LINE_BYTES)
+                if len(rest) == MOST_LINE_BYTES:
+                    number = lines + block.count(b"\n") + 1
+                    raise InputError(
+                        f"{path}:{number}: a line of more than {MOST_LINE_BYTES} bytes is not a request; allowed: {_ALLOWED}"
+                    )
+                text = np.frombuffer(block + rest, dtype=np.uint8)
                 requests = _parsed(path, text, lines, capacity_bytes)
                 lines += int(np.count_nonzero(text == _NEWLINE))
                 found += len(requests)

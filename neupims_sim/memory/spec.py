@@ -120,6 +120,10 @@ def resolve(config: MemoryConfig, preset: str = "physical") -> ResolvedSpec:
     tags = row_tags(config, preset)
     controller = config.controller
     levels = COMMAND_LEVEL | {"PIM_ACT": _SCOPES[config.pim.activates]}
+    if config.model == "command" and not config.constraints:
+        raise InputError(
+            f"memory {config.name!r}: constraints is empty; without rows every command would be legal at once"
+        )
     rows: list[Row] = []
     pool = 0
     for constraint in config.constraints:

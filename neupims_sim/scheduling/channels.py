@@ -131,7 +131,7 @@ def _take(free: IntArray, order: IntArray, rows: int, room: int) -> int:
     if not fits.any():
         raise InputError(
             f"the batch does not fit: a request needs {rows} PIM rows, each of the {len(free)} channels holds {room}, and "
-            f"the emptiest has {free.max()} left; use fewer requests, more channels or more devices"
+            f"the emptiest has {free.max()} left; what helps: fewer or shorter requests, more channels, or more devices"
         )
     channel = int(order[fits.argmax()])
     free[channel] -= rows

@@ -63,7 +63,12 @@ class Device:
         """The configured device at cycle 0; ``timeline`` watches it."""
         env, seen = simpy.Environment(), Observations()
         model = build_memory(
-            env, config.memory, preset=config.preset, clock_ghz=config.clock_ghz, log=timeline is not None
+            env,
+            config.memory,
+            preset=config.preset,
+            clock_ghz=config.clock_ghz,
+            log=timeline is not None,
+            element_bytes=config.npu.element_bytes,
         )
         if timeline is not None:
             timeline.watch(config, model, seen)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from neupims_sim.config import Config, ModelConfig, WorkloadConfig
 from neupims_sim.errors import InputError
 from neupims_sim.mapping.pim_attention import AttentionLayout
-from neupims_sim.mapping.placement import PlacedRequest, Placement
+from neupims_sim.mapping.placement import PlacedRequest, Placement, check_requests_fit
 from neupims_sim.scheduling.channels import CHANNEL_ASSIGNMENTS, load_estimate
 from neupims_sim.scheduling.interleaving import INTERLEAVINGS, resolve_interleaving
 from neupims_sim.scheduling.partition import PARTITIONS
@@ -198,20 +198,25 @@ def _prepare(
     block_weights = sum(whole.weights().values())
     tensors = {f"{layer}.{name}": size for layer in range(simulated) for name, size in whole.weights().items()}
     reserved = (kv_layers - simulated) * block_weights
+    contents = {f"weights of {kv_layers} layers": kv_layers * block_weights}
     heads, kv_heads = (count // config.parallel.tensor for count in (model.heads, model.kv_heads))
     token_cache_bytes = 2 * kv_heads * model.head_size * config.npu.element_bytes
     waiting = batch.waiting(micro_batch) if config.mapping.kv_capacity == "all_layers" else []
     waiting_rows: Int64Array = np.zeros(config.memory.organization.channels, np.int64)
     if layout is None:
         channels = np.zeros_like(contexts)
-        reserved += (kv_layers - 1) * int(contexts.sum()) * token_cache_bytes  # one layer's cache gets an address
-        reserved += kv_layers * sum(int(other.context_tokens.sum()) for other in waiting) * token_cache_bytes
+        cached = [contexts, *(other.context_tokens for other in waiting)]
+        cached_bytes = kv_layers * sum(int(tokens.sum()) for tokens in cached) * token_cache_bytes
+        reserved += cached_bytes - int(contexts.sum()) * token_cache_bytes  # one layer's cache gets an address
+        contents[f"K and V of {sum(map(len, cached))} requests in {kv_layers} layers"] = cached_bytes
     else:
         organization = config.memory.organization
         waiting_rows += _waiting_rows(layout, waiting, kv_layers, organization.channels)
         region_bytes = sum(row_regions.values()) * organization.channels * organization.banks * organization.row_bytes
         linear_bytes = sum(tensors.values()) + reserved + region_bytes
-        channels = _channels(config, micro_batch, layout, kv_layers, simulated, linear_bytes, waiting_rows, whole)
+        channels = _channels(
+            config, micro_batch, layout, kv_layers, simulated, linear_bytes, waiting_rows, whole, contents
+        )
     sub_batch = np.zeros_like(contexts)
     if sub_batches > 1 and len(contexts) > 1:
         loads = np.zeros(len(contexts)) if layout is None else _loads(config, layout, contexts)
@@ -232,8 +237,18 @@ def _prepare(
         [PlacedRequest(int(c), int(t)) for c, t in zip(channels, contexts, strict=True)] if layout is not None else []
     )
     further = kv_layers - simulated
+    contents["activations"] = sum(tensors.values()) + reserved - sum(contents.values())
     placement = Placement(
-        config.memory.organization, tensors, reserved, layout, placed, simulated, further, row_regions, waiting_rows
+        config.memory.organization,
+        tensors,
+        reserved,
+        layout,
+        placed,
+        simulated,
+        further,
+        row_regions,
+        waiting_rows,
+        contents,
     )
     return [(part, group.tolist()) for part, group in zip(phases, groups, strict=True)], channels, placement
 
@@ -271,6 +286,7 @@ def _channels(
     linear_bytes: int,
     waiting_rows: Int64Array,
     whole: Phases,
+    contents: Mapping[str, int],
 ) -> Int64Array:
     """Channels from the request file, else by the configured policy."""
     organization = config.memory.organization
@@ -288,5 +304,8 @@ def _channels(
     ]
     taken = -(-(linear_bytes + activations) // row_slice) + int(waiting_rows.max())
     room = organization.rows - taken - _SPARE_ROWS
+    held = {**contents, "activations and operands": linear_bytes + activations - sum(contents.values())}
+    held["K and V of waiting micro-batches"] = int(waiting_rows.max()) * row_slice
+    check_requests_fit(organization, contexts.tolist(), rows, room, held)
     assign = CHANNEL_ASSIGNMENTS[config.scheduling.channel_assignment]
     return assign(contexts, _loads(config, layout, contexts), organization.channels, np.array(rows), max(0, room))

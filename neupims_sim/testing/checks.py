@@ -13,10 +13,13 @@ from math import ceil
 
 import numpy as np
 
+from neupims_sim.config import MemoryConfig
+from neupims_sim.config.memory_checks import memory_violations
 from neupims_sim.errors import InputError
 from neupims_sim.memory.device import Counters
 from neupims_sim.memory.engine import READ, WRITE
 from neupims_sim.memory.legality import check_commands
+from neupims_sim.memory.policies import REFRESHES
 from neupims_sim.memory.program import GWRITE, TILE
 from neupims_sim.memory.spec import COMMANDS
 from neupims_sim.testing.report import CheckResult, Finding
@@ -308,8 +311,8 @@ def clock(subject: Subject) -> Findings:
 @_check
 def pim(subject: Subject) -> Findings:
     """PIM programs complete and count what they state; without PIM they are refused with InputError."""
-    count, rows = subject.capabilities.channels, subject.config.organization.rows
-    tile: Operation = (TILE, rows - 1, 1, 8)
+    count, rows, most = subject.capabilities.channels, subject.config.organization.rows, subject.space.row_dots
+    tile: Operation = (TILE, rows - 1, 1, 1)
     if not subject.capabilities.pim:
         yield from _refused(subject, [Program(0, 0, (tile,))])
         return
@@ -319,7 +322,9 @@ def pim(subject: Subject) -> Findings:
             continue
         yield from _instant(trial)
         yield from _miscounted(trial)
-    wrong = [(count, (tile,)), (-1, (tile,)), (0, ((TILE, rows, 1, 8),)), (0, ((TILE, -1, 1, 8),)), (0, ())]
+    bad: list[Operation] = [(TILE, rows, 1, 1), (TILE, -1, 1, 1), (TILE, 0, 1, most + 1), (TILE, 0, most + 1, 1)]
+    bad += [(TILE, 0, 0, 1), (TILE, 0, 1, 0), (GWRITE, rows, 0, 0), (GWRITE, 0, 1, 1), (TILE + 1, 0, 1, 1)]
+    wrong = [(count, (tile,)), (-1, (tile,)), (0, ()), *((0, (operation,)) for operation in bad)]
     yield from _refused(subject, [Program(0, channel, operations) for channel, operations in wrong])
 
 
@@ -339,20 +344,23 @@ def _miscounted(trial: Trial) -> Findings:
 def pim_time(subject: Subject) -> Findings:
     """A PIM program with more to do takes longer, and none starts before its release."""
     _needs_pim(subject)
-    row = subject.config.organization.rows - 1
-    short = _alone(subject, [(TILE, row, 4, 8)])
+    rows, most = subject.config.organization.rows, subject.space.row_dots
+    row, other, results = rows - 1, max(0, rows - 2), min(2, most)
+    short = _alone(subject, [(TILE, row, results, 1)])
     longer: dict[str, list[Operation]] = {
-        "8 tiles instead of 1": [(TILE, row - index % 2, 4, 8) for index in range(8)],
-        "16 results instead of 4": [(TILE, row, 16, 8)],
-        "64 dot-products per result instead of 8": [(TILE, row, 4, 64)],
-        "a GWRITE before its tile": [(GWRITE, row, 0, 0), (TILE, row - 1, 4, 8)],
+        "8 tiles instead of 1": [(TILE, (row, other)[index % 2], results, 1) for index in range(8)],
+        "a GWRITE before its tile": [(GWRITE, row, 0, 0), (TILE, other, results, 1)],
     }
+    if most > results:
+        longer[f"{most} results instead of {results}"] = [(TILE, row, most, 1)]
+    if (dots := most // results) > subject.config.pim.pipeline_dots:
+        longer[f"{dots} dot-products per result instead of 1"] = [(TILE, row, results, dots)]
     for what, operations in longer.items():
         cycles = _alone(subject, operations)
         if cycles <= short:
             yield Finding(f"a PIM program with {what}", f"{cycles} cycles instead of {short}", "more cycles")
     release = 10 * short
-    done = _alone(subject, [(TILE, row, 4, 8)], release)
+    done = _alone(subject, [(TILE, row, results, 1)], release)
     if done <= release:
         yield Finding(f"a PIM program with release = {release}", f"complete at cycle {done}", "a later cycle")
 
@@ -375,8 +383,9 @@ def dual(subject: Subject) -> Findings:
     if not subject.capabilities.dual_row_buffers:
         raise SkipError("claims no dual row buffers")
     _needs_pim(subject)
-    rows = subject.config.organization.rows
-    program = Program(0, 0, tuple((TILE, rows - 1 - index % 2, 8, 16) for index in range(24)))
+    rows, readouts = subject.config.organization.rows, min(4, subject.space.row_dots)
+    dots = subject.space.row_dots // readouts
+    program = Program(0, 0, tuple((TILE, rows - 1 - index % 2, readouts, dots) for index in range(24)))
     length = _alone(subject, program.operations)
     begin = length // 8
     transfers = [Transfer(begin, kind, 0, subject.space.burst_bytes, channel=0) for kind in (READ, WRITE)]
@@ -397,6 +406,40 @@ def legality(subject: Subject) -> Findings:
     if not len(mixed.log):
         raise SkipError("keeps no command log")
     for trial in (mixed, subject.flood):
-        asked, until = f"{len(trial.works)} transfers and PIM programs", trial.memory_cycles
-        for violation in check_commands(subject.config, trial.log, preset=subject.preset, until=until):
-            yield Finding(asked, str(violation), "no command before the table allows it")
+        yield from _illegal(subject, trial)
+
+
+def _illegal(subject: Subject, trial: Trial) -> Findings:
+    asked, until = f"{len(trial.works)} transfers and PIM programs", trial.memory_cycles
+    for violation in check_commands(subject.config, trial.log, preset=subject.preset, until=until):
+        yield Finding(asked, str(violation), "no command before the table allows it")
+
+
+@_check
+def refresh(subject: Subject) -> Findings:
+    """Commands are legal and banks refreshed in time under every other refresh policy that the table has rows for."""
+    if not subject.has_commands:
+        raise SkipError("issues no commands by the policies of the table")
+    subject.finished()
+    tried = [other for policy in REFRESHES if (other := _other_refresh(subject, policy)) is not None]
+    if not tried:
+        raise SkipError("the table has rows for one policy only")
+    for other in tried:
+        trial = _finished(other.together if other.capabilities.pim else other.transfers)
+        yield from _illegal(other, trial)
+
+
+def _other_refresh(subject: Subject, policy: str) -> Subject | None:
+    """The memory with another policy that refreshes; None where its table does not allow that."""
+    command = REFRESHES[policy].command
+    if command is None or policy == subject.config.controller.refresh:
+        return None
+    if not any(command in row.previous and "ACT" in row.next for row in subject.config.constraints):
+        return None
+    table = _with_refresh(subject.config, policy)
+    return None if any(memory_violations(table, subject.preset)) else subject.of(table)
+
+
+def _with_refresh(table: MemoryConfig, policy: str) -> MemoryConfig:
+    """A table with another ``controller.refresh``."""
+    return table.model_copy(update={"controller": table.controller.model_copy(update={"refresh": policy})})

@@ -10,7 +10,8 @@ import simpy
 from neupims_sim.config import MemoryConfig
 from neupims_sim.errors import InputError
 from neupims_sim.memory.engine import READ
-from neupims_sim.memory.models import Capabilities, MemoryModel
+from neupims_sim.memory.models import Capabilities, CommandMemory, MemoryModel
+from neupims_sim.memory.program import row_dots
 from neupims_sim.testing.trial import Trial
 from neupims_sim.testing.work import Space, Work
 
@@ -38,7 +39,17 @@ class Subject:
             rows=organization.rows,
             burst_bytes=organization.burst_bytes,
             peak_bytes_per_cycle=self.capabilities.peak_bytes_per_cycle,
+            row_dots=row_dots(config),
         )
+
+    def of(self, table: MemoryConfig) -> Subject:
+        """The same model with another table."""
+        return Subject(table, self._model, self.preset, self._seed, self._patience_cycles)
+
+    @property
+    def has_commands(self) -> bool:
+        """Whether the model issues commands by the policies of the table."""
+        return issubclass(self._model, CommandMemory)
 
     @property
     def clock_ghz(self) -> float:

@@ -83,6 +83,8 @@ class Space:
     rows: int
     burst_bytes: int
     peak_bytes_per_cycle: float
+    row_dots: int
+    """Dot-products over one row of a bank."""
 
     @property
     def transfer_bytes(self) -> int:
@@ -126,7 +128,8 @@ class Space:
             row = self.rows - 1 - int(random.integers(0, min(PIM_ROWS, self.rows)))
             if random.random() < 0.3:
                 return (GWRITE, row, 0, 0)
-            return (TILE, row, int(random.integers(1, 9)), int(random.integers(1, 33)))
+            readouts = int(random.integers(1, min(8, self.row_dots) + 1))
+            return (TILE, row, readouts, int(random.integers(1, self.row_dots // readouts + 1)))
 
         works, cycle = [], 0
         for _ in range(12):
