@@ -196,6 +196,10 @@ def _endless_refresh(memory: MemoryConfig, distances: _Distances) -> Iterator[Vi
     closing += max(1, distances("PRE", "PRE", *_WITHIN["rank"])) * (banks - 1) + distances("PRE", command)
     opening = max(distances("ACT", column) for column in ("RD", "WR"))
     needed = closing + distances(command, "ACT") + opening
+    if interval == 0:
+        problem = "the refresh interval is 0 cycles; controller.refresh=off refreshes nothing"
+        yield TABLE, f"memory.timing.tREFI={timing['tREFI']}: {problem}"
+        return
     what = f"memory.timing.tREFI={timing['tREFI']}, memory.controller.refresh={memory.controller.refresh}"
     if interval * units <= needed:
         yield (

@@ -109,8 +109,8 @@ def check_commands(
 def check_refresh(memory: MemoryConfig, log: npt.NDArray[np.int64], until: int) -> RefreshReport:
     """INV-4: per rank, floor(until / interval) +- 1 refresh commands, and no bank refreshed more than 9 tREFI after the last time.
 
-    Refreshes of single banks fall due so often that a PIM macro-command, which is not interrupted, outlasts several: with PIM as many
-    may be outstanding as the standard lets a controller postpone, those of 8 tREFI.
+    Refreshes of single banks fall due so often that a PIM macro-command, which is not interrupted, outlasts several; the standard
+    allows to postpone them by 8 tREFI. With PIM those of one tREFI may be outstanding.
 
     ``controller.refresh: all_bank``: a REF per rank every tREFI; ``per_bank``: a REFPB per rank every tREFIpb (tREFI divided by the
     commands that cover a rank, where the table does not state it). Rank r's fall due from (r + 1) / ranks of the interval on.
@@ -139,7 +139,7 @@ def check_refresh(memory: MemoryConfig, log: npt.NDArray[np.int64], until: int) 
         interval = memory.timing.get("tREFIpb", interval * organization.banks_per_refpb // per_rank)
     behind = 1
     if policy == "per_bank" and memory.row_buffers != "none":
-        behind += MAX_POSTPONED_REFRESHES * per_rank // organization.banks_per_refpb
+        behind += per_rank // organization.banks_per_refpb
     postponement = 0
     for (channel, rank), entries in issued.items():
         first, expected = rank * per_rank, until // interval
