@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 from cli_cases import run
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from neupims_sim import __version__
 from neupims_sim.config import Config
@@ -22,6 +24,7 @@ from neupims_sim.plots import draw
 from neupims_sim.sweeps import expand, load_results, read_sweep, sweep
 from neupims_sim.sweeps.derivation import derive, expression_problem
 from neupims_sim.sweeps.page import read_page
+from neupims_sim.sweeps.tables import PivotTable, _markdown
 
 SWEEP = """
 name: small
@@ -405,6 +408,28 @@ def test_reference_or_ratio_that_cannot_be_is_refused(compared: Path, path: str,
     edited(compared, setting(path, value))
     with pytest.raises(InputError, match=message):
         read_sweep(compared)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a|b",
+        "a<b>c</b>",
+        "<!-- /tables -->",
+        "<script>alert(1)</script>",
+        "a\\|b",
+        "a\\",
+        "two\nlines",
+        "&amp; 😀",
+        "x" * 300,
+    ],
+)
+def test_name_in_a_markdown_table_is_shown_as_it_is(name: str) -> None:
+    text = _markdown(PivotTable(name, name, ["Axis"], [name], [[name, "1.0"]]))
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    rows = re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", html, re.DOTALL)
+    shown = " ".join(name.split())
+    assert [unescape(cell) for cell in rows] == ["Axis", shown, shown, "1.0"]
 
 
 # --- the command ---

@@ -259,10 +259,10 @@ def test_lines_mark_every_number_that_is_missing_in_the_colour_of_its_line() -> 
     assert crosses(panel) == [(2, first), (2, second), (4, second)]
     heights = [line.get_ydata()[0] for line in panel.lines if line.get_marker() == "x"]
     assert heights[0] < heights[1], "two crosses at one x stand above each other"
-    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["a", "b", "no number"]
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["a", "b", "no number (failed or not run)"]
     complete = figure("lines", table.assign(y=1.0), ["hue", "x"], x="x", y="y", hue="hue")
     assert crosses(complete.axes[0]) == []
-    assert "no number" not in [text.get_text() for text in complete.legends[0].get_texts()]
+    assert "no number (failed or not run)" not in [text.get_text() for text in complete.legends[0].get_texts()]
 
 
 def test_points_that_have_not_run_yet_are_missing_not_left_out(folder: Path) -> None:

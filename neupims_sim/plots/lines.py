@@ -218,7 +218,7 @@ def _mark_missing(panel: Axes, part: pd.DataFrame, layout: Layout, y: str, lines
     above: Counter[float] = Counter()
     for key, points in _groups(part, layout):
         for x in points.loc[points[y].isna(), layout.x]:
-            height = 0.03 + CROSS_SHARE * above[x]
+            height = CROSS_SHARE * above[x]
             look: dict[str, Any] = _CROSS | {"color": lines[key].colour}
             panel.plot([x], [height], transform=panel.get_xaxis_transform(), **look)
             above[x] += 1
@@ -271,7 +271,7 @@ def _legend(table: pd.DataFrame, layout: Layout, lines: Mapping[Any, Line], labe
     if any(layout.bounds):
         handles.append(Line2D([], [], **_BOUND, label="bound"))
     if table[layout.ys].isna().any(axis=None):
-        handles.append(Line2D([], [], **_CROSS, color=FAINT, label="no number"))
+        handles.append(Line2D([], [], **_CROSS, color=FAINT, label="no number (failed or not run)"))
     if layout.ideal:
         handles.append(Line2D([], [], **_IDEAL, label="proportional to x"))
     return handles

@@ -7,12 +7,15 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.transforms import Bbox
 
 from neupims_sim.plots.style import FAINT, INK
+
+FloatArray = npt.NDArray[np.float64]
 
 DISTANCES = (7.0, 13.0, 21.0, 32.0, 46.0, 62.0, 80.0, 100.0)
 """From a point to the name beside it, in points, nearest first."""
@@ -45,32 +48,43 @@ def place_names(figure: Figure, names: Sequence[tuple[Axes, Sequence[Named]]], p
 def _place(panel: Axes, points: Sequence[Named], directions: Sequence[int], scale: float, size: float = 7.0) -> None:
     inside = panel.get_window_extent()
     centres = [panel.transData.transform((point.x, point.y)) for point in points]
-    taken = [
-        Bbox.from_bounds(x - point.radius * scale, y - point.radius * scale, *(2 * point.radius * scale,) * 2)
-        for (x, y), point in zip(centres, points, strict=True)
-    ]
-    for point, (x, y) in zip(points, centres, strict=True):
+    taken = np.empty((2 * len(points), 4))
+    """Left, bottom, right, top of every marker and of the names written so far."""
+    for number, ((x, y), point) in enumerate(zip(centres, points, strict=True)):
+        taken[number] = x, y, x, y
+        taken[number] += np.array([-1, -1, 1, 1]) * point.radius * scale
+    for number, (point, (x, y)) in enumerate(zip(points, centres, strict=True), start=len(points)):
         note = panel.annotate(
             point.name, (point.x, point.y), (0, 0), textcoords="offset points", fontsize=size, color=INK, zorder=6,
             path_effects=[withStroke(linewidth=2, foreground="white")],
         )  # fmt: skip
         note.set_in_layout(False)
         extent = note.get_window_extent()
-        width, height = extent.width, extent.height
-        choices = [
-            (dx, dy, Bbox.from_bounds(x + dx * scale, y + dy * scale, width, height))
-            for dx, dy in _offsets(point.radius, width / scale, height / scale, directions)
-        ]
-        free = (c for c in choices if not c[2].count_overlaps(taken) and _within(c[2], inside))
-        dx, dy, box = next(free, None) or min(choices, key=lambda c: c[2].count_overlaps(taken))
+        width, height = extent.width / scale, extent.height / scale
+        offsets = np.array(list(_offsets(point.radius, width, height, directions)))
+        low = np.array([x, y]) + offsets * scale
+        boxes = np.hstack([low, low + np.array([extent.width, extent.height])])
+        reach = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])[None]
+        near = taken[:number][_overlapping(reach, taken[:number])[0]]
+        overlaps = _overlapping(boxes, near).sum(axis=1)
+        within = (low >= inside.min).all(axis=1) & (boxes[:, 2:] <= inside.max).all(axis=1)
+        free = np.flatnonzero((overlaps == 0) & within)
+        best = int(free[0]) if len(free) else int(overlaps.argmin())
+        dx, dy = map(float, offsets[best])
         note.set_position((dx, dy))
-        taken.append(box)
-        if math.hypot(dx + width / scale / 2, dy + height / scale / 2) > LINKED + point.radius + width / scale / 2:
-            near = min(max(0.0, dx), dx + width / scale), dy + height / scale / 2
+        taken[number] = boxes[best]
+        if math.hypot(dx + width / 2, dy + height / 2) > LINKED + point.radius + width / 2:
+            end = min(max(0.0, dx), dx + width), dy + height / 2
             panel.annotate(
-                "", (point.x, point.y), near, textcoords="offset points", zorder=5, annotation_clip=False,
+                "", (point.x, point.y), end, textcoords="offset points", zorder=5, annotation_clip=False,
                 arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.5, "shrinkA": 0, "shrinkB": point.radius},
             ).set_in_layout(False)  # fmt: skip
+
+
+def _overlapping(boxes: FloatArray, others: FloatArray) -> npt.NDArray[np.bool_]:
+    """[box, other] which overlap; [n, 4] each, as left, bottom, right, top."""
+    apart = (others[:, 2:] <= boxes[:, None, :2]) | (others[:, :2] >= boxes[:, None, 2:])
+    return np.asarray(~apart.any(axis=2))
 
 
 def _offsets(radius: float, width: float, height: float, directions: Sequence[int]) -> Iterator[tuple[float, float]]:
@@ -81,7 +95,3 @@ def _offsets(radius: float, width: float, height: float, directions: Sequence[in
         left = dx if degrees in (0, 45, -45) else dx - width / 2 if degrees in (90, -90) else dx - width
         low = dy - height / 2 if degrees in (0, 180) else dy if degrees > 0 else dy - height
         yield left, low
-
-
-def _within(box: Bbox, area: Bbox) -> bool:
-    return bool(area.x0 <= box.x0 and box.x1 <= area.x1 and area.y0 <= box.y0 and box.y1 <= area.y1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
@@ -135,7 +136,7 @@ def _axes(sweep: Sweep, settings: TableSettings) -> list[str]:
 
 
 def _markdown(pivot: PivotTable) -> str:
-    title = f"**{' '.join(pivot.title.split())}**" + (f" ({pivot.note})" if pivot.note else "")
+    title = f"**{markdown_text(pivot.title)}**" + (f" ({markdown_text(pivot.note)})" if pivot.note else "")
     rule = ["---"] * len(pivot.axes) + ["---:"] * len(pivot.heads)
     return "\n".join([title, "", *map(_line, [[*pivot.axes, *pivot.heads], rule, *pivot.lines])])
 
@@ -175,8 +176,13 @@ def _cell(
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(_escaped(cells))} |"
+    return f"| {' | '.join(map(markdown_text, cells))} |"
 
 
-def _escaped(cells: Iterable[str]) -> list[str]:
-    return [" ".join(cell.split()).replace("|", r"\|") for cell in cells]
+def markdown_text(text: str) -> str:
+    """A text that Markdown shows as it is within a cell of a table: on one line, and neither a border nor the start of a tag."""
+    return _SPECIAL.sub(lambda match: _ESCAPES[match[0]], " ".join(text.split()))
+
+
+_ESCAPES = {"\\": r"\\", "|": r"\|", "<": "&lt;", "&": "&amp;"}
+_SPECIAL = re.compile(r"[\\|<]|&(?=#?\w+;)")
