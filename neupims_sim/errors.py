@@ -37,6 +37,10 @@ class InputError(ValueError):
         super().__init__(clear_line(message))
 
 
+class IneffectiveKeyWarning(UserWarning):
+    """A key of the configuration was set that changes nothing."""
+
+
 class InternalError(RuntimeError):
     """The program contradicts itself: a result that no device can have. Not the user's fault; the command line exits with 1."""
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -19,7 +20,7 @@ from typer.core import TyperGroup
 import neupims_sim
 from neupims_sim.cli.options import group
 from neupims_sim.cli.usage import UsageError, describe
-from neupims_sim.errors import InputError, InternalError, clear_line
+from neupims_sim.errors import IneffectiveKeyWarning, InputError, InternalError, clear_line
 from neupims_sim.interruption import exit_code, interruptible
 
 NAME = "neupims-sim"
@@ -89,6 +90,8 @@ def program(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (``sys.argv`` unless given); ends in SystemExit, as console scripts do."""
+    warnings.showwarning = _show_warning
+    warnings.simplefilter("always", IneffectiveKeyWarning)
     try:
         _check_folder()
         code = app(None if arguments is None else list(arguments), prog_name=NAME, standalone_mode=False)
@@ -110,6 +113,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except typer.Abort as abort:  # an EOFError, which is a bug as any other
         raise (abort.__cause__ or abort) from None
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Our own warnings are notes in one line; others as Python shows them."""
+    if issubclass(category, IneffectiveKeyWarning):
+        print("note:", clear_line(str(message)), file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=file or sys.stderr)
 
 
 def _check_folder() -> None:

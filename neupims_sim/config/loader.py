@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from neupims_sim.config.checks import violations
+from neupims_sim.config.effects import Ineffective, ineffective
 from neupims_sim.config.explain import explain
 from neupims_sim.config.files import (
     available,
@@ -50,7 +52,7 @@ from neupims_sim.config.schema import (
     VitConfig,
     WorkloadConfig,
 )
-from neupims_sim.errors import MOST_PROBLEMS, InputError, joined, shown, suggestion
+from neupims_sim.errors import MOST_PROBLEMS, IneffectiveKeyWarning, InputError, joined, shown, suggestion
 
 Tree = dict[str, Any]
 Rank = Literal["named", "library", "preset", "user", "set"]
@@ -95,15 +97,35 @@ def load_config(path_or_stem: str | Path, overrides: Overrides = ()) -> Config:
     Raises
     ------
     InputError: one line with the source, the key path, the value, what is allowed and the nearest valid name; of several errors
-        each with a number.
+        each with a number. Also for an override whose
+        place another statement has taken (``workload.batch_size`` beside ``workload.requests``).
+
+    Warns
+    -----
+    IneffectiveKeyWarning: of an override that changes nothing for this system, with the reason.
     """
+    config, unused = load_telling(path_or_stem, overrides)
+    for one in unused:
+        warnings.warn(
+            f"{source_of(overrides)} {one.key} changes nothing: {one.reason}", IneffectiveKeyWarning, stacklevel=2
+        )
+    return config
+
+
+def load_telling(path_or_stem: str | Path, overrides: Overrides = ()) -> tuple[Config, list[Ineffective]]:
+    """:func:`load_config`, and the overrides that change nothing in place of warnings."""
     tree, layers, source = resolve(path_or_stem, overrides)
     for section in _TAGS:
         if section in tree:
             tree[section] = _validated_section(section, tree[section], layers, source)
     config = _validated(Config, tree, layers, source)
     _refuse(violations(config), layers, source)
-    return config
+    unused = ineffective(config, parse_overrides(overrides))
+    if contradicting := [
+        f"{source_of(overrides)}: {one.key} changes nothing: {one.reason}" for one in unused if one.contradicts
+    ]:
+        raise InputError(joined(contradicting))
+    return config, unused
 
 
 def resolve(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from neupims_sim.config.checks import violations
-from neupims_sim.config.loader import NAMED_SECTIONS, load_config, merge, resolve
+from neupims_sim.config.loader import NAMED_SECTIONS, load_telling, merge, resolve
 from neupims_sim.config.overrides import parse_overrides
 from neupims_sim.config.schema import Config
 
@@ -51,11 +51,11 @@ class Variations:
         fixed = sorted((key, repr(value)) for key, value in overrides.items() if key not in free)
         group = (system, tuple(fixed), frozenset(free))
         if group not in self._known:
-            config = load_config(system, overrides)
+            config, _ = load_telling(system, overrides)
             self._known[group] = _Resolved(config, resolve(system, overrides)[0])
             return config
         varied = _varied(self._known[group], free)
-        return load_config(system, overrides) if varied is None else varied
+        return load_telling(system, overrides)[0] if varied is None else varied
 
 
 def _is_free(key: str, value: Any) -> bool:
