@@ -26,7 +26,13 @@ SMALL: Mapping[str, Any] = {
 
 def small(system: str = "neupims", settings: Mapping[str, Any] | None = None) -> Config:
     """A system with a model of 4 narrow layers on 8 channels."""
-    return load_config(system, {**SMALL, **(settings or {})})
+    return load_config(system, {**small_options(settings or {}), **(settings or {})})
+
+
+def small_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """SMALL without the size of a batch where ``settings`` state the requests."""
+    drawn = ("workload.batch_size",) if settings.get("workload.requests") is not None else ()
+    return {key: value for key, value in SMALL.items() if key not in drawn}
 
 
 def layer_trace(config: Config) -> Trace:

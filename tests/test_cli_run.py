@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cli_cases import Captured, run
-from simulation_cases import SMALL, SilentMemory, small
+from simulation_cases import SMALL, SilentMemory, small, small_options
 
 from neupims_sim.config import config_hash
 from neupims_sim.trace import read_trace
@@ -77,7 +77,9 @@ def test_a_written_configuration_runs_again_to_the_same_result(capsys: Captured)
 )
 def test_bad_input_of_run_is_one_line_and_exit_code_2(capsys: Captured, arguments: list[str], words: list[str]) -> None:
     Path("bad.csv").write_text("seq_len,ch_idx\n100,0\n50,99\n")
-    code, out, err = run(capsys, "run", "neupims", *OPTIONS, *arguments)
+    stated = dict(word.split("=", 1) for word in arguments if "=" in word)
+    options = [word for key, value in small_options(stated).items() for word in ("--set", f"{key}={value}")]
+    code, out, err = run(capsys, "run", "neupims", *options, *arguments)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
