@@ -87,13 +87,15 @@ def _window(text: str) -> tuple[int, int]:
 @contextmanager
 def spinner(what: str) -> Iterator[None]:
     """What is going on and for how long, on stderr if that is a terminal; gone afterwards."""
+    if not sys.stderr.isatty():
+        yield
+        return
     columns = (
         rich.progress.SpinnerColumn(),
         rich.progress.TextColumn("{task.description}"),
         rich.progress.TimeElapsedColumn(),
     )
-    console = Console(stderr=True)
-    with rich.progress.Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+    with rich.progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         bar.add_task(what, total=None)
         yield
 

@@ -19,7 +19,7 @@ def describe(error: Any) -> str:
 
     Where a command is missing it is the help of the group, which has several lines.
     """
-    context, message = error.ctx, error.format_message().rstrip(".")
+    context, message = error.ctx, error.format_message().rstrip(".").replace(" (env var: 'None')", "")
     if type(error).__name__ == "NoArgsIsHelpError":
         return str(message)
     if context is None:
@@ -30,7 +30,7 @@ def describe(error: Any) -> str:
 
 def _problem(error: Any, message: str) -> str:
     context = error.ctx
-    if hasattr(error, "possibilities"):
+    if hasattr(error, "possibilities") and hasattr(error, "option_name"):
         options = [name for parameter in context.command.get_params(context) for name in _names(parameter)]
         return f"no such option {shown(error.option_name)}; {suggestion(error.option_name, options)}"
     if unknown := re.match(r"No such command (['\"])(.*?)\1", message):
