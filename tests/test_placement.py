@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neupims_sim.config import load_config
 from neupims_sim.config.memory import Organization
 from neupims_sim.errors import InputError
 from neupims_sim.mapping.pim_attention import AttentionLayout
 from neupims_sim.mapping.placement import PlacedRequest, Placement, row_address
 from neupims_sim.memory.address import AddressMap
+from neupims_sim.simulation import check_fits, simulate
 
 
 def organization(**changes: object) -> Organization:
@@ -156,3 +158,30 @@ def test_row_address_is_the_inverse_of_the_address_map(fields: list[str], channe
     assert of_channel[0] == channel
     got = {name: int(addresses.field(name, local)[0]) for name in ("ro", "ra", "bg", "ba", "co")}
     assert got == {"ro": row, "ra": bank // 16, "bg": bank // 4 % 4, "ba": bank % 4, "co": 0}
+
+
+# --- before a run ---
+
+TOO_LARGE: list[tuple[str, dict[str, object], str]] = [
+    ("neupims", {"workload.batch_size": 2048}, "the batch does not fit: a request needs"),
+    ("neupims", {"model": "llama-3-8b", "workload.context_tokens": 6000}, "one request of 6,000 tokens"),
+    ("npu_only", {"workload.batch_size": 2048}, r"B of K and V of 2048 requests in 32 layers.*fewer or shorter"),
+    ("npu_only", {"model": "gpt3-175b", "parallel.tensor": 1}, r"B of weights of .* what helps: more devices"),
+    ("gpu_a100", {"model": "gpt3-175b", "parallel.tensor": 1}, r"B of weights, .* what helps: more devices"),
+    ("gpu_a100", {"workload.batch_size": 8192}, r"B of K and V.* what helps: fewer or shorter"),
+    ("neupims", {"workload": "search_1m", "workload.database": 100_000_000}, "does not fit"),
+    ("npu_only", {"model": "vit-h14", "workload": "images", "memory.organization.rows": 64}, "does not fit"),
+]
+
+
+@pytest.mark.parametrize(("system", "values", "message"), TOO_LARGE)
+def test_what_does_not_fit_is_known_without_simulating(system: str, values: dict[str, object], message: str) -> None:
+    config = load_config(system, values)
+    for refuse in (check_fits, simulate):
+        with pytest.raises(InputError, match=message):
+            refuse(config)
+
+
+@pytest.mark.parametrize("system", ["neupims", "npu_pim", "npu_only", "gpu_a100"])
+def test_what_fits_is_not_refused(system: str) -> None:
+    check_fits(load_config(system, {"workload.batch_size": 64, "simulation.snapshots": 2}))

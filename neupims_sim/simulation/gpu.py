@@ -22,6 +22,7 @@ from neupims_sim.simulation.observations import Observations, OperatorRecord
 from neupims_sim.simulation.result import Result
 from neupims_sim.simulation.retrieval import retrieval_trace
 from neupims_sim.system.gpu import (
+    CACHE,
     Kernel,
     arithmetic_seconds,
     check_capacity,
@@ -84,7 +85,7 @@ def _decode(config: Config, gpu: GpuConfig, workload: WorkloadConfig) -> Result:
         )
         needed = resident_bytes(trace.operators)
         all_tokens = batch.total_tokens / int(micro_batch.context_tokens.sum())
-        needed["K and V"] = round(needed["K and V"] * all_tokens)
+        needed[CACHE] = round(needed[CACHE] * all_tokens)
         check_capacity(gpu, {what: size // parallel.pipeline for what, size in needed.items()})
         layer = _timed(config, gpu, trace)
         on_link = sum(timed.seconds for timed in layer if timed.kernel.kind == "all_reduce")

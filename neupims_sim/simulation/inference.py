@@ -202,11 +202,7 @@ def simulate_trace_file(device: Device) -> Outcome:
 
 
 def _simulate_trace(device: Device, trace: Trace, item: str) -> Outcome:
-    config = device.config
-    pooling = _pim_pooling_layout(config, trace)
-    on_npu = TraceOnNpu(config, [trace.operators], on_pim=_is_pooling if pooling is not None else lambda _: False)
-    rows: Mapping[str, int] = {} if pooling is None else PimPooling.rows(config, pooling, trace.header.batch)
-    placement = Placement(config.memory.organization, on_npu.tensors(), on_npu.reserved_bytes(), row_regions=rows)
+    pooling, on_npu, placement = _placed(device.config, trace)
     if pooling is None:
         (parts,) = on_npu.parts(device, placement)
     else:
@@ -230,6 +226,21 @@ def _simulate_trace(device: Device, trace: Trace, item: str) -> Outcome:
         latency_cycles=round(done.total.cycle),
         operator_cycles=done.operator_cycles,
     )
+
+
+def check_trace_fits(config: Config) -> None:
+    """Raise ``InputError`` if the configured images, or the operator trace, do not fit; nothing is simulated."""
+    workload = config.workload
+    _placed(config, read_trace(workload.path) if isinstance(workload, TraceFileConfig) else images_trace(config))
+
+
+def _placed(config: Config, trace: Trace) -> tuple[PoolingLayout | None, TraceOnNpu, Placement]:
+    """How tokens are pooled in the banks, if they are; the other operators; and where all tensors lie."""
+    pooling = _pim_pooling_layout(config, trace)
+    on_npu = TraceOnNpu(config, [trace.operators], on_pim=_is_pooling if pooling is not None else lambda _: False)
+    rows: Mapping[str, int] = {} if pooling is None else PimPooling.rows(config, pooling, trace.header.batch)
+    placement = Placement(config.memory.organization, on_npu.tensors(), on_npu.reserved_bytes(), row_regions=rows)
+    return pooling, on_npu, placement
 
 
 def _is_pooling(operator: Operator) -> bool:

@@ -41,12 +41,10 @@ def simulate_llm(config: Config, timeline: Timeline | None) -> Outcome:
     """
     assert isinstance(config.workload, WorkloadConfig)
     batch = decoding_batch(config, config.workload)
-    interleaving = resolve_interleaving(
-        config.scheduling.interleaving, batch.largest, config.scheduling.auto_min_batch, config.attention_on == "pim"
-    )
+    interleaving = _interleaving(config, batch)
     watched = [timeline, *[None] * (len(batch.micro_batches) - 1)]
     stages = [
-        _simulate_stage(Device.build(config, watcher), batch, micro_batch, interleaving)
+        _simulate_stage(Device.build(config, watcher), _planned(config, batch, micro_batch, interleaving))
         for micro_batch, watcher in zip(batch.micro_batches, watched, strict=True)
     ]
     works = [stage.work for stage in stages]
@@ -73,6 +71,58 @@ def simulate_llm(config: Config, timeline: Timeline | None) -> Outcome:
     )
 
 
+def check_llm_fits(config: Config) -> None:
+    """Raise ``InputError`` where :func:`simulate_llm` would before it simulates anything: a batch that does not fit."""
+    assert isinstance(config.workload, WorkloadConfig)
+    batch = decoding_batch(config, config.workload)
+    for micro_batch in batch.micro_batches:
+        _planned(config, batch, micro_batch, _interleaving(config, batch))
+
+
+def _interleaving(config: Config, batch: DecodingBatch) -> str:
+    scheduling = config.scheduling
+    return resolve_interleaving(
+        scheduling.interleaving, batch.largest, scheduling.auto_min_batch, config.attention_on == "pim"
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a micro-batch will do on a stage of the pipeline, and where everything lies.
+
+    Attributes
+    ----------
+    layers: of the stage, of which ``simulated`` are.
+    sub_batches: the operators and the requests of each.
+    channels: of each request; all 0 where attention runs on the NPU.
+    """
+
+    micro_batch: MicroBatch
+    interleaving: str
+    layers: int
+    simulated: int
+    layout: AttentionLayout | None
+    index: SearchIndex | None
+    sub_batches: list[tuple[Phases, list[int]]]
+    channels: Int64Array
+    placement: Placement
+
+
+def _planned(config: Config, batch: DecodingBatch, micro_batch: MicroBatch, interleaving: str) -> _Plan:
+    model, workload = config.model, config.workload
+    assert isinstance(model, ModelConfig)
+    assert isinstance(workload, WorkloadConfig)
+    layers, policy = model.layers // config.parallel.pipeline, INTERLEAVINGS[interleaving]
+    simulated = min(layers, max(config.simulation.layers, policy.fewest_steps))
+    layout = _layout(config, model) if config.attention_on == "pim" else None
+    searching, rows = workload.background, dict[str, int]()
+    index = None if searching is None else SearchIndex.of(config, searching)
+    if searching is not None and index is not None:
+        rows = index.rows(IN_FLIGHT * searching.in_flight)
+    prepared = _prepare(config, model, batch, micro_batch, layout, layers, simulated, policy.sub_batches, rows)
+    return _Plan(micro_batch, interleaving, layers, simulated, layout, index, *prepared)
+
+
 @dataclass(frozen=True)
 class _Stage:
     """A micro-batch on a stage of the pipeline.
@@ -93,38 +143,30 @@ class _Stage:
     seen: Observations
 
 
-def _simulate_stage(device: Device, batch: DecodingBatch, micro_batch: MicroBatch, interleaving: str) -> _Stage:
-    config, env = device.config, device.env
+def _simulate_stage(device: Device, plan: _Plan) -> _Stage:
+    config, env, micro_batch = device.config, device.env, plan.micro_batch
     model, workload = config.model, config.workload
     assert isinstance(model, ModelConfig)
     assert isinstance(workload, WorkloadConfig)
-    layers = model.layers // config.parallel.pipeline
-    policy = INTERLEAVINGS[interleaving]
-    simulated = min(layers, max(config.simulation.layers, policy.fewest_steps))
-    layout = _layout(config, model) if config.attention_on == "pim" else None
-    searching, rows = workload.background, dict[str, int]()
-    if searching is not None:
-        index = SearchIndex.of(config, searching)
-        rows = index.rows(IN_FLIGHT * searching.in_flight)
-    sub_batches, channels, placement = _prepare(
-        config, model, batch, micro_batch, layout, layers, simulated, policy.sub_batches, rows
-    )
+    layers, simulated, policy = plan.layers, plan.simulated, INTERLEAVINGS[plan.interleaving]
     runs = [
         SubBatchRun(
             number,
             device,
             model,
             phases,
-            placement,
-            layout,
+            plan.placement,
+            plan.layout,
             members,
             micro_batch.requests[members].tolist(),
-            channels[members].tolist(),
+            plan.channels[members].tolist(),
         )
-        for number, (phases, members) in enumerate(sub_batches)
+        for number, (phases, members) in enumerate(plan.sub_batches)
     ]
     recorder = RunRecorder(device)
-    background = None if searching is None else BackgroundSearch(device, index, placement, searching)
+    background = None
+    if workload.background is not None and plan.index is not None:
+        background = BackgroundSearch(device, plan.index, plan.placement, workload.background)
     begin = device.totals()
     env.run(until=env.process(policy.run(env, runs, simulated, recorder)))
     end = device.totals()

@@ -28,18 +28,10 @@ def simulate_retrieval(device: Device) -> Outcome:
     config = device.config
     workload = config.workload
     assert isinstance(workload, RetrievalConfig)
-    trace = retrieval_trace(config, workload)
     interleaving = _interleaving(config, workload)
     policy = INTERLEAVINGS[interleaving]
     count = policy.sub_batches
-    on_pim = search_unit(config) == "pim"
-    streams = [TraceOnNpu(config, _phases(trace, on_pim), number) for number in range(count)]
-    index = SearchIndex.of(config, workload) if on_pim else None
-    tensors = {name: size for stream in streams for name, size in stream.tensors().items()}
-    rows = {} if index is None else index.rows(IN_FLIGHT * count)
-    if index is not None:
-        tensors.pop("database", None)  # the NPU, too, reads the vectors in the rows where PIM finds them
-    placement = Placement(config.memory.organization, tensors, streams[0].reserved_bytes(), row_regions=rows)
+    streams, index, placement = _placed(config, workload, count)
     runs = [
         QueryStream.of(device, stream, number, placement, index, workload.queries)
         for number, stream in enumerate(streams)
@@ -64,6 +56,27 @@ def simulate_retrieval(device: Device) -> Outcome:
         simulated_cycles=device.now,
         latency_cycles=_latency(device, count - 1, steps),
     )
+
+
+def check_retrieval_fits(config: Config) -> None:
+    """Raise ``InputError`` if the database and what else has to lie in memory do not fit; nothing is simulated."""
+    assert isinstance(config.workload, RetrievalConfig)
+    _placed(config, config.workload, INTERLEAVINGS[_interleaving(config, config.workload)].sub_batches)
+
+
+def _placed(
+    config: Config, workload: RetrievalConfig, count: int
+) -> tuple[list[TraceOnNpu], SearchIndex | None, Placement]:
+    """The operators of ``count`` batches of queries under way, the database if PIM searches it, and where everything lies."""
+    trace, on_pim = retrieval_trace(config, workload), search_unit(config) == "pim"
+    streams = [TraceOnNpu(config, _phases(trace, on_pim), number) for number in range(count)]
+    index = SearchIndex.of(config, workload) if on_pim else None
+    tensors = {name: size for stream in streams for name, size in stream.tensors().items()}
+    rows = {} if index is None else index.rows(IN_FLIGHT * count)
+    if index is not None:
+        tensors.pop("database", None)  # the NPU, too, reads the vectors in the rows where PIM finds them
+    placement = Placement(config.memory.organization, tensors, streams[0].reserved_bytes(), row_regions=rows)
+    return streams, index, placement
 
 
 @dataclass(frozen=True)

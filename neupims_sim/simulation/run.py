@@ -9,12 +9,12 @@ from neupims_sim.config import Config, config_hash
 from neupims_sim.errors import InputError, shown
 from neupims_sim.simulation.device import Device
 from neupims_sim.simulation.gpu import simulate_gpu
-from neupims_sim.simulation.inference import simulate_images, simulate_trace_file
-from neupims_sim.simulation.llm import simulate_llm
+from neupims_sim.simulation.inference import check_trace_fits, simulate_images, simulate_trace_file
+from neupims_sim.simulation.llm import check_llm_fits, simulate_llm
 from neupims_sim.simulation.outcome import Outcome
 from neupims_sim.simulation.policies import check_config_names
 from neupims_sim.simulation.result import Result, memory_joules
-from neupims_sim.simulation.retrieval import simulate_retrieval
+from neupims_sim.simulation.retrieval import check_retrieval_fits, simulate_retrieval
 from neupims_sim.simulation.sampling import mean_result, snapshot_seed
 from neupims_sim.simulation.timeline import Timeline
 from neupims_sim.simulation.totals import energy_joules, traffic_bytes, utilization
@@ -47,6 +47,28 @@ def simulate(config: Config, timeline: Timeline | None = None) -> Result:
         drawn = config.model_copy(update={"seed": snapshot_seed(config.seed, snapshot)})
         results.append(_simulate_snapshot(drawn, timeline if snapshot == 0 else None))
     return replace(mean_result(results), config_hash=config_hash(config))
+
+
+def check_fits(config: Config) -> None:
+    """Raise InputError if :func:`simulate` would refuse the configuration before it simulates: work that does not fit.
+
+    Takes milliseconds, so that a sweep can ask it of every point before it starts.
+    """
+    check_config_names(config)
+    for snapshot in range(config.simulation.snapshots):
+        drawn = config.model_copy(update={"seed": snapshot_seed(config.seed, snapshot)})
+        if config.gpu is not None:
+            simulate_gpu(drawn, config.gpu)  # closed forms
+        else:
+            _FITS[config.workload.kind](drawn)
+
+
+_FITS: dict[str, Callable[[Config], None]] = {
+    "llm": check_llm_fits,
+    "images": check_trace_fits,
+    "retrieval": check_retrieval_fits,
+    "trace": check_trace_fits,
+}
 
 
 def _simulate_snapshot(config: Config, timeline: Timeline | None) -> Result:

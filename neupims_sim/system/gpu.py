@@ -101,6 +101,9 @@ def kernel_peak(kernel: Kernel, gpu: GpuConfig) -> float:
     return peak
 
 
+CACHE = "K and V"
+
+
 def resident_bytes(operators: Iterable[Operator]) -> dict[str, int]:
     """Bytes that stay on the device, by what they are: weights, K and V of every layer, and state such as a database."""
     sizes: dict[Role, dict[str, int]] = {"weight": {}, "kv_cache": {}, "state": {}, "activation": {}}
@@ -108,7 +111,7 @@ def resident_bytes(operators: Iterable[Operator]) -> dict[str, int]:
         layers = 1 if operator.attrs.get("shared_weights", False) else operator.repeat
         for tensor in operator.inputs:
             sizes[tensor.role][tensor.name] = tensor.bytes * (1 if tensor.role == "state" else layers)
-    words: dict[str, Role] = {"weights": "weight", "K and V": "kv_cache", "state": "state"}
+    words: dict[str, Role] = {"weights": "weight", CACHE: "kv_cache", "state": "state"}
     return {word: sum(sizes[role].values()) for word, role in words.items()}
 
 
@@ -116,10 +119,13 @@ def check_capacity(gpu: GpuConfig, needed: dict[str, int]) -> None:
     """Raise InputError, with the numbers, where ``needed`` bytes (by what they are) exceed the memory (INV-9)."""
     total = sum(needed.values())
     if total > gpu.capacity_bytes:
+        fixed = total - needed.get(CACHE, 0)
+        helps = ["fewer or shorter requests"] if fixed < gpu.capacity_bytes else []
+        helps += ["more devices (parallel.tensor, parallel.pipeline)", "more memory (gpu.capacity_bytes)"]
         parts = ", ".join(f"{size:,} B of {what}" for what, size in needed.items() if size)
         raise InputError(
             f"the batch does not fit: gpu {gpu.name!r} needs {total:,} B and has {gpu.capacity_bytes:,} B: {parts}; "
-            "use fewer requests or more devices (parallel.tensor, parallel.pipeline)"
+            f"what helps: {', '.join(helps)}"
         )
 
 
