@@ -168,6 +168,28 @@ def test_inv_6_more_of_a_resource_is_never_slower(
     assert more.throughput_tokens_per_s >= 0.98 * less.throughput_tokens_per_s
 
 
+@settings(max_examples=12, deadline=None)
+@given(
+    layers=st.sampled_from([4, 6, 8]),
+    batch=st.integers(2, 40),
+    width=st.sampled_from([512, 1024]),
+    context=st.integers(1, 900),
+    preset=st.sampled_from(["physical", "asplos24"]),
+)
+def test_every_interleaving_does_the_same_work_in_a_layer(
+    layers: int, batch: int, width: int, context: int, preset: str
+) -> None:
+    """A block has the operators of a layer, each once, wherever the marks of a policy fall."""
+    shape = {"model.layers": layers, "model.d_model": width, "model.d_ff": 4 * width, "preset": preset}
+    shape |= {"workload.batch_size": batch, "workload.context_tokens": context}
+    off, lockstep, dataflow = (
+        simulate(small(settings=shape | {"scheduling.interleaving": name})) for name in ("off", "lockstep", "dataflow")
+    )
+    assert dataflow.operator_flops == lockstep.operator_flops == off.operator_flops
+    for name in ("logits", "attend"):
+        assert dataflow.operator_bytes[name] == lockstep.operator_bytes[name] == off.operator_bytes[name]
+
+
 @pytest.mark.parametrize("interleaving", ["off", "lockstep", "dataflow"])
 def test_inv_7_a_timeline_does_not_change_the_result(interleaving: str) -> None:
     """INV-7 determinism: the same bytes again, and with or without a timeline."""

@@ -51,11 +51,13 @@ class Interleaving:
     run: the process; it takes the environment, the sub-batches, the number of steps and the recorder.
     sub_batches: how many sub-batches it interleaves (1 or 2).
     fewest_steps: steps that it needs to show its steady state.
+    barriers: whether exactly the work of the steps before a mark is done at the mark, and none of later ones.
     """
 
     run: Callable[[simpy.Environment, Sequence[SubBatch], int, Recorder], Process]
     sub_batches: int = 2
     fewest_steps: int = 2
+    barriers: bool = True
 
 
 def _own_interleaving(found: Any, what: str) -> Interleaving:
@@ -132,7 +134,7 @@ def dataflow(env: simpy.Environment, sub_batches: Sequence[SubBatch], steps: int
 
 INTERLEAVINGS.register("off")(Interleaving(off, sub_batches=1))
 INTERLEAVINGS.register("lockstep")(Interleaving(lockstep))
-INTERLEAVINGS.register("dataflow")(Interleaving(dataflow, fewest_steps=4))
+INTERLEAVINGS.register("dataflow")(Interleaving(dataflow, fewest_steps=4, barriers=False))
 
 
 def _in_turn(env: simpy.Environment, batch: SubBatch, step: int) -> SimEvent:

@@ -171,7 +171,10 @@ def _simulate_stage(device: Device, plan: _Plan) -> _Stage:
     env.run(until=env.process(policy.run(env, runs, simulated, recorder)))
     end = device.totals()
     first, last, steps = recorder.window(begin, simulated)
-    total = end.plus(first, last, (layers - simulated) / steps)
+    block = last.since(first).per(steps)
+    if not policy.barriers and searching is None:
+        block = _with_work_of(block, end.since(begin).per(simulated))
+    total = sum_of([(1, end), (layers - simulated, block)])
     hidden_bytes = micro_batch.size * model.d_model * config.npu.element_bytes
     work = StageWork(
         count=micro_batch.count,
@@ -182,13 +185,20 @@ def _simulate_stage(device: Device, plan: _Plan) -> _Stage:
     return _Stage(
         work,
         total,
-        last.since(first).per(steps),
+        block,
         layers,
         simulated,
         int(end.cycle),
         {} if background is None else background.metrics(int(first.cycle), int(last.cycle)),
         device.seen,
     )
+
+
+def _with_work_of(block: Totals, layer: Totals) -> Totals:
+    """``block`` with what its operators did taken from the mean ``layer`` of the run: layers are alike, and marks without barriers cut
+    through operators of the sub-batch that is ahead."""
+    operators = replace(block.operators, flops=layer.operators.flops, bytes=layer.operators.bytes)
+    return replace(block, npu_macs=layer.npu_macs, operators=operators)
 
 
 def _mean_stages(found: Sequence[Sequence[tuple[str, int, int]]], shares: Sequence[float]) -> dict[str, int]:
