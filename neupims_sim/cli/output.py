@@ -17,15 +17,20 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """A table on stdout; columns of numbers are set to the right. In a pipe it is as wide as it needs to be."""
+    """A table on stdout; columns of numbers are set to the right, an empty row is a rule. In a pipe it is as wide as it needs to be."""
     shown = [list(row) for row in rows]
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for index, column in enumerate(columns):
-        numeric = bool(shown) and all(isinstance(row[index], int | float) for row in shown)
+        numeric = bool(shown) and all(isinstance(row[index], int | float) for row in shown if row)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in shown:
-        table.add_row(*(_text(cell) for cell in row))
+        if row:
+            table.add_row(*(_text(cell) for cell in row))
+        else:
+            table.add_section()
     console = Console(markup=False, highlight=False)
+    if title:
+        console.print(title, style="italic", soft_wrap=True)  # a line of a title stays one
     if not console.is_terminal:
         console.width = max(console.measure(table, options=console.options.update(width=1000)).maximum, 1)
     console.print(table)
@@ -33,5 +38,5 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
 
 def _text(cell: object) -> str:
     if isinstance(cell, float):
-        return f"{cell:,.2f}"
+        return f"{cell:.2g}" if 0 < abs(cell) < 0.1 else f"{cell:,.2f}"
     return f"{cell:,}" if isinstance(cell, int) else str(cell)

@@ -15,13 +15,14 @@ import typer
 from rich.console import Console
 
 from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption
-from neupims_sim.cli.output import print_json, print_table
-from neupims_sim.config import Config, RetrievalConfig, TraceFileConfig, load_config
+from neupims_sim.cli.output import print_json
+from neupims_sim.cli.run_table import print_result
+from neupims_sim.config import load_config
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
 
 if TYPE_CHECKING:
-    from neupims_sim.simulation import Result
+    pass
 
 
 def run(
@@ -73,7 +74,7 @@ def run(
     if json:
         print_json(result.to_json())
     else:
-        _print_result(origin.name, resolved, result)
+        print_result(origin.name, resolved, result)
     typer.echo(f"results in {label(directory)}", err=True)
 
 
@@ -98,71 +99,3 @@ def spinner(what: str) -> Iterator[None]:
     with rich.progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         bar.add_task(what, total=None)
         yield
-
-
-_SHOWN_OPERATORS = 12
-"""Operators that the summary lists, the longest first."""
-_WORDS = {"llm": ("iteration", "layer"), "images": ("inference", "inference"), "retrieval": ("batch", "batch")}
-"""What a run and a block of it are called, by kind of workload."""
-
-
-def _subject(config: Config) -> str:
-    """Model and workload, as far as they matter."""
-    workload = config.workload
-    if isinstance(workload, TraceFileConfig):
-        return Path(workload.path).name
-    if isinstance(workload, RetrievalConfig):
-        searched = f"{workload.database:,} x {workload.dimensions}, rerank {workload.rerank}"
-        return f"{config.model.name}, {searched}" if workload.extract else searched
-    return config.model.name
-
-
-def titled(name: str, config: Config) -> str:
-    """A configuration's name and its system."""
-    return name if name == config.system else f"{name} ({config.system})"
-
-
-def _print_result(name: str, config: Config, result: Result) -> None:
-    run, block = _WORDS.get(config.workload.kind, ("trace", "trace"))
-    repeated = "layers" if config.workload.kind == "llm" else "repetitions"
-    stages = [(f"stage {name}", cycles, "cycles") for name, cycles in result.stages.items()]
-    shares = [(f"utilization {name}", 100 * share, "%") for name, share in result.utilization.items()]
-    traffic = [(f"traffic {name}", size / 1e6, f"MB per {block}") for name, size in result.traffic_bytes.items()]
-    energy = [
-        (f"energy {cause.replace('_', ' ')}", 1e3 * joules, "mJ") for cause, joules in result.energy_joules.items()
-    ]
-    if result.average_power_w is not None and result.memory_power_w_per_channel is not None:
-        energy += [
-            ("average power", result.average_power_w, "W"),
-            ("memory power", 1e3 * result.memory_power_w_per_channel, "mW per channel"),
-        ]
-    rows: list[tuple[str, float, str]] = [
-        ("throughput", result.throughput_per_s, f"{result.item}/s"),
-        (run, result.cycles, "cycles"),
-        (run, 1000 * result.seconds, "ms"),
-        ("latency", 1e3 * result.seconds * result.latency_cycles / result.cycles, "ms"),
-        ("block", result.block_cycles, f"cycles per {block}"),
-        *stages,
-        *shares,
-        *traffic,
-        *energy,
-    ]
-    if result.pipeline.get("stages", 1) > 1:
-        rows.insert(1, ("iteration of the pipeline", result.pipeline["iteration_cycles"], "cycles"))
-    if result.throughput_ci95_per_s is not None:
-        deviation = (
-            f"95 % confidence, {result.snapshots} snapshots",
-            result.throughput_ci95_per_s,
-            f"+- {result.item}/s",
-        )
-        rows.insert(1, deviation)
-    if result.mean_context_tokens is not None:
-        rows.append(("mean context", result.mean_context_tokens, "tokens"))
-    rows += [(f"background {name.replace('_', ' ')}", value, "") for name, value in result.background.items() if value]
-    slowest = sorted(result.operator_cycles.items(), key=lambda item: -item[1])[:_SHOWN_OPERATORS]
-    rows += [(f"operator {name}", cycles, "cycles") for name, cycles in slowest]
-    title = (
-        f"{titled(name, config)}: {_subject(config)}, batch {result.batch_size}, preset {config.preset}, interleaving "
-        f"{result.interleaving}, {result.simulated_layers} of {result.layers} {repeated} simulated"
-    )
-    print_table(("metric", "value", "unit"), rows, title)

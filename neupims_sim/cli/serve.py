@@ -10,7 +10,8 @@ import typer
 
 from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption
 from neupims_sim.cli.output import print_json, print_table
-from neupims_sim.cli.run import spinner, titled
+from neupims_sim.cli.run import spinner
+from neupims_sim.cli.run_table import titled
 from neupims_sim.config import Config, load_config
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
@@ -120,8 +121,9 @@ def _tell_run(seed: int, rate: float, kept: bool) -> None:
 def _print_result(name: str, config: Config, result: ServingResult) -> None:
     metrics, steady = result.metrics, result.metrics["steady_state"]
     title = (
-        f"{titled(name, config)}: {config.model.name}, {metrics['completed']:,} of {metrics['injected']:,} requests in "
-        f"{metrics['duration_s']:,.1f} s, {config.serving.scheduler.policy}"
+        f"{titled(name, config)}: {config.model.name}, {config.parallel.in_words}\n"
+        f"{metrics['completed']:,} of {metrics['injected']:,} requests in {metrics['duration_s']:,.1f} s, "
+        f"{config.serving.scheduler.policy}"
     )
     rows: list[tuple[str, object, object, str]] = []
     for key, unit in _RATES.items():

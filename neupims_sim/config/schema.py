@@ -256,6 +256,14 @@ class ParallelConfig(Section):
         """Of the whole system."""
         return self.tensor * self.pipeline
 
+    @property
+    def in_words(self) -> str:
+        """``8 devices (tensor 4 x pipeline 2)``."""
+        if self.devices == 1:
+            return "1 device"
+        degrees = [f"{key} {getattr(self, key)}" for key in ("tensor", "pipeline") if getattr(self, key) > 1]
+        return f"{self.devices} devices ({' x '.join(degrees)})"
+
 
 class SchedulingConfig(Section):
     """Who runs what, when. Every field is the name of a registered policy or a literal."""
