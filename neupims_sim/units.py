@@ -54,3 +54,7 @@ def convert_cycles(cycles: int, from_ghz: float, to_ghz: float) -> int:
     exact = cycles * to_ghz / from_ghz
     nearest = round(exact)
     return nearest if abs(exact - nearest) < 1e-9 * max(1.0, exact) else int(exact) + 1
+
+
+ONE_ITEM = {"tokens": "token", "images": "image", "queries": "query", "traces": "trace"}
+"""What one of the items is called that a run yields."""

@@ -289,7 +289,7 @@ def test_the_page_of_a_run(directory: Path, tmp_path: Path) -> None:
     page = page_of(directory, tmp_path / "page.html")
     result = json.loads((directory / "result.json").read_text())
     text = " ".join(page.texts)
-    assert "NeuPIMs, gpt3-7b, sharegpt, batch 8" in page.texts
+    assert "NeuPIMs, gpt3-7b, sharegpt, batch 8, 4 devices" in page.texts
     assert f"{result['throughput_per_s']:,.0f} tokens/s" in page.texts
     assert "Wall time 1.5 s" in re.sub(r"\s+", " ", text)
     assert [row[1] for row in page.tables["utilization-table"][1:]] == [

@@ -424,7 +424,7 @@ def simulated(plan: AttentionPlan, npu: NpuConfig, priority_work: bool = False) 
         Region(2**20 * n, int(size)) for n, size in ((1, plan.load_bytes.sum()), (64, plan.store_bytes.sum()))
     )
     ready = env.timeout(100)
-    env.run(env.process(device.attention("attention", plan, source=source, output=output, ready=ready)))
+    env.run(env.process(device.attention("attention", plan, source=source, output=output, ready=ready, macs=0)))
     return int(env.now) - 100, memory.capabilities.peak_bytes_per_cycle, busy
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from neupims_sim.cli.output import print_table
 from neupims_sim.config import Config, RetrievalConfig, TraceFileConfig
+from neupims_sim.units import ONE_ITEM
 
 if TYPE_CHECKING:
     from neupims_sim.simulation import Result
@@ -19,7 +20,6 @@ _SHOWN_OPERATORS = 12
 """Operators that are listed, the longest first."""
 _WORDS = {"llm": ("iteration", "layer"), "images": ("inference", "inference"), "retrieval": ("batch", "batch")}
 """What a run and a block of it are called, by kind of workload."""
-_ONE = {"tokens": "token", "images": "image", "queries": "query", "traces": "trace"}
 
 
 def print_result(name: str, config: Config, result: Result) -> None:
@@ -67,7 +67,7 @@ def _subject(config: Config) -> str:
 
 
 def _headline(result: Result, run: str) -> list[Row]:
-    one = _ONE[result.item]
+    one = ONE_ITEM[result.item]
     rows = [("throughput", result.throughput_per_s, f"{result.item}/s")]
     if result.throughput_ci95_per_s is not None:
         name = f"95 % confidence, {result.snapshots} snapshots"

@@ -23,14 +23,15 @@ from neupims_sim.cli.output import print_table
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
 from neupims_sim.interruption import exit_code
-from neupims_sim.sweeps import Progress, Sweep, read_sweep
+from neupims_sim.sweeps import Label, Progress, Sweep, read_sweep
 from neupims_sim.sweeps import sweep as run_sweep
+from neupims_sim.sweeps.checks import DEVICES
 from neupims_sim.sweeps.derivation import evaluate, expression_problem
 from neupims_sim.sweeps.failures import Failure, grouped
 from neupims_sim.sweeps.overview import find_results, is_sweep
 from neupims_sim.sweeps.points import place_text
 from neupims_sim.sweeps.store import count_other_code, load_text, parse_table, read_tracebacks
-from neupims_sim.sweeps.tables import format_cell
+from neupims_sim.sweeps.tables import devices_in_words, format_cell
 from neupims_sim.writing import replaced, write_text
 
 LINE_SECONDS = 1.0
@@ -212,10 +213,15 @@ def _tell_other_code(directory: Path) -> None:
         typer.echo(f"{other} of these points are of other code than this program's; a sweep runs them again", err=True)
 
 
+_WHOLE = Label("")
+
+
 def _print_table(definition: Sweep, table: pd.DataFrame) -> None:
     """The points that have numbers; what failed is told beside."""
+    devices = devices_in_words(definition, table)
+    column = " to " in devices
     shown = Table(
-        title=definition.title or definition.name,
+        title=", ".join(filter(None, (definition.title or definition.name, devices))),
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -224,6 +230,8 @@ def _print_table(definition: Sweep, table: pd.DataFrame) -> None:
     labels = definition.shown_labels()
     for axis in definition.axes:
         shown.add_column(str(labels.column(axis)).replace(" ", "\n"), overflow="fold")
+    if column:
+        shown.add_column("Devices", justify="right")
     for metric in definition.columns:
         name, unit = labels.column(metric)[:2]
         name = name.replace("utilization", "util.").replace(" ", "\n")  # narrow, so that 80 columns are enough
@@ -231,7 +239,7 @@ def _print_table(definition: Sweep, table: pd.DataFrame) -> None:
     for row in table[table["status"] == "ok"].to_dict("records"):
         axes = [labels.value(axis, row[axis]) for axis in definition.axes]
         numbers = [format_cell(row[metric], labels.column(metric)) for metric in definition.columns]
-        shown.add_row(*axes, *numbers)
+        shown.add_row(*axes, *([format_cell(row[DEVICES], _WHOLE)] if column else []), *numbers)
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = 1000  # a pipe takes the table as wide as it is

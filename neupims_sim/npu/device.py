@@ -230,7 +230,7 @@ class Npu:
         source: Region,
         output: Region,
         ready: SimEvent,
-        macs: int = 0,
+        macs: int,
         priority: int = 0,
     ) -> Process:
         """Run an attention of so many multiply-accumulates; ends when the last output is stored. Its logits never leave the scratchpad.

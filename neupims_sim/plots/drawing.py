@@ -28,6 +28,7 @@ from neupims_sim.plots.options import chosen_points
 from neupims_sim.plots.style import STYLE
 from neupims_sim.registry import Registry, function_of
 from neupims_sim.sweeps import Sweep, load_whole_results
+from neupims_sim.sweeps.tables import devices_in_words
 
 Plot = Callable[[pd.DataFrame, Mapping[str, Any]], Figure]
 PLOTS: Registry[Plot] = Registry(
@@ -106,6 +107,11 @@ def _overridden(stated: Mapping[str, Any], options: Mapping[str, Any], metric: s
     return {**kept, **options, **({} if metric is None else {"metric": metric})}
 
 
+def _title(stated: Any, sweep: Sweep, table: pd.DataFrame) -> str:
+    """The title and, where the results say so, of how many devices they are."""
+    return ", ".join(filter(None, (str(stated or ""), devices_in_words(sweep, table))))
+
+
 def make_figure(sweep: Sweep, table: pd.DataFrame, kind: str, options: Mapping[str, Any]) -> Figure:
     """The figure of one plot; ``options`` are those that a sweep file states for it. Raises InputError if they do not fit."""
     known = {"axes": sweep.axes, "labels": sweep.shown_labels()}
@@ -114,7 +120,7 @@ def make_figure(sweep: Sweep, table: pd.DataFrame, kind: str, options: Mapping[s
     plot = PLOTS[kind]
     try:
         with mpl.rc_context(STYLE):
-            figure = plot(chosen, {"title": sweep.title, **stated, **known})
+            figure = plot(chosen, {**stated, **known, "title": _title(stated.get("title", sweep.title), sweep, chosen)})
     except InputError:
         raise
     except Exception as error:

@@ -19,6 +19,7 @@ from neupims_sim.report.content import (
     Provenance,
     Table,
     Timelines,
+    counted,
     duration,
     environment_facts,
     number,
@@ -28,6 +29,7 @@ from neupims_sim.report.timelines import find_timelines
 from neupims_sim.simulation.directory import CONFIG, OPERATORS, PROVENANCE, RESULT
 from neupims_sim.sweeps import Labels
 from neupims_sim.sweeps.store import scalars
+from neupims_sim.units import ONE_ITEM
 
 MAX_OPERATORS = 2_000
 """Rows of operators.csv that the page lists; all count in the summary of operators."""
@@ -108,12 +110,14 @@ def _section(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _title(name: object, config: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """The configuration's name, where it is not its system's; system, model, workload and batch."""
+    """The configuration's name, where it is not its system's; system, model, workload, batch and devices."""
     model, workload = _section(config, "model").get("name"), _section(config, "workload").get("name")
     system = Labels().value("system", config.get("system", "run"))
     own = name if name != config.get("system") else None
-    text = ", ".join(str(part) for part in (own, system, model, workload) if part)
-    return text + (f", batch {result['batch_size']}" if "batch_size" in result else "")
+    batch = f"batch {result['batch_size']}" if "batch_size" in result else None
+    count = result.get("devices")
+    devices = counted(count, "device") if count else None
+    return ", ".join(str(part) for part in (own, system, model, workload, batch, devices) if part)
 
 
 def _headline(result: Mapping[str, Any], config: Mapping[str, Any]) -> list[Fact]:
@@ -122,11 +126,13 @@ def _headline(result: Mapping[str, Any], config: Mapping[str, Any]) -> list[Fact
     shown = (
         ("Throughput", "throughput_per_s", 1.0, unit),
         ("95 % confidence", "throughput_ci95_per_s", 1.0, f"± {unit}"),
-        ("Time", "seconds", 1e3, "ms"),
+        ("Time per output token" if result.get("item") == "tokens" else "Time", "seconds", 1e3, "ms"),
+        (f"Energy per {ONE_ITEM.get(str(result.get('item')), 'item')}", "energy_per_item_joules", 1e3, "mJ"),
+        ("Average power", "average_power_w", 1.0, "W"),
+        ("Devices", "devices", 1.0, ""),
         ("Cycles", "cycles", 1.0, ""),
         ("Cycles of a block", "block_cycles", 1.0, ""),
         ("Mean context", "mean_context_tokens", 1.0, "tokens"),
-        ("Average power", "average_power_w", 1.0, "W"),
     )
     facts = [
         Fact(name, f"{_short(result[key] * factor)} {unit}".rstrip())
@@ -168,7 +174,7 @@ def _energy(result: Mapping[str, Any]) -> Table:
         for (name, joules), cell in zip(values.items(), cells, strict=True)
     ]
     columns = [Column("Cause"), Column("Energy", "mJ", numeric=True), Column("Share", "%", numeric=True)]
-    return Table("energy-table", "Energy of the run", columns, rows)
+    return Table("energy-table", "Energy of the run, all devices", columns, rows)
 
 
 def _figures(result: Mapping[str, Any]) -> Table:

@@ -29,15 +29,17 @@ from neupims_sim.report.content import (
     counted,
     duration,
     environment_facts,
+    number,
 )
 from neupims_sim.report.figures import draw_all
 from neupims_sim.report.prose import read_prose
 from neupims_sim.report.timelines import find_timelines
 from neupims_sim.sweeps import Labels, Sweep, load_results, load_whole_results
+from neupims_sim.sweeps.checks import DEVICES
 from neupims_sim.sweeps.database import FILE, Reader, Run
 from neupims_sim.sweeps.points import place_text
 from neupims_sim.sweeps.store import count_other_code
-from neupims_sim.sweeps.tables import MISSING, PivotTable, format_cell, pivot_tables
+from neupims_sim.sweeps.tables import MISSING, PivotTable, devices_in_words, format_cell, pivot_tables
 
 MAX_ROWS = 10_000
 """Points that the page's table lists."""
@@ -150,6 +152,8 @@ def _summary(sweep: Sweep, table: pd.DataFrame, runs: list[Run], configs: Config
             facts.append(
                 Fact(name if len(values) > 1 else name[:-1], shown + (", …" if len(values) > MAX_VALUES else ""))
             )
+    if devices := devices_in_words(sweep, table):
+        facts.append(Fact("System", devices))
     axes = [f"{labels.column(axis).name} ({table[axis].nunique()})" for axis in sweep.axes if table[axis].nunique() > 1]
     return [*facts, Fact("Axes", " × ".join(axes))] if axes else facts
 
@@ -194,6 +198,8 @@ def _points(sweep: Sweep, table: pd.DataFrame, labels: Labels, configs: Configs 
     axes = [(axis, labels.column(axis)) for axis in sweep.axes]
     metrics = [(metric, labels.column(metric)) for metric in sweep.columns]
     columns = [Column(name.name, name.unit, _is_numeric(table[axis]), filtered=True) for axis, name in axes]
+    if several := " to " in devices_in_words(sweep, table):
+        columns.append(Column("Devices", numeric=True, filtered=True))
     columns += [Column(name.name, name.unit, numeric=_is_numeric(table[metric])) for metric, name in metrics]
     failures = bool((table["status"] == "failed").any())
     columns += [Column("Status", filtered=True)] if failures else []
@@ -201,6 +207,7 @@ def _points(sweep: Sweep, table: pd.DataFrame, labels: Labels, configs: Configs 
     for row in shown.to_dict("records"):
         ok = row["status"] == "ok"
         cells = [Cell(labels.value(axis, row[axis]), _value(row[axis])) for axis, _ in axes]
+        cells += [number(_value(row[DEVICES]), 0)] if several else []
         cells += [Cell(format_cell(row[metric], name) if ok else "", _value(row[metric])) for metric, name in metrics]
         cells += [Cell(str(row["status"]))] if failures else []
         link = f"#point-{row['point']}" if configs else ""

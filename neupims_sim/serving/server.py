@@ -142,6 +142,7 @@ class _Server:
         duration = int(self._env.now) / TICKS_PER_S
         chosen, span = metrics.steady(records, self._config.serving.ramp_share)
         return {
+            "devices": self._config.parallel.devices,
             **metrics.counts(records, len(scheduler.running), len(scheduler.waiting)),
             "duration_s": duration,
             **metrics.rates(records, everybody, limits, duration),

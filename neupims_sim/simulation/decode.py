@@ -153,7 +153,7 @@ class SubBatchRun:
         plan: SplitAttention | StreamedAttention
         if self._config.mapping.npu_attention == "split":
             plan = plan_split_attention(*shard, self._config.npu)
-            yield from self._npu.attention("attention", plan, source=cache, output=nothing, ready=now)
+            yield from self._npu.attention("attention", plan, source=cache, output=nothing, ready=now, macs=plan.macs)
         else:
             plan = plan_npu_attention(*shard, self._config.npu, self._config.mapping)
             parts = [

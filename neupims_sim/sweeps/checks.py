@@ -14,6 +14,8 @@ from neupims_sim.sweeps.reference import ReferenceSettings, reference_problems
 
 FIXED_COLUMNS = ("point", "status", "error")
 """Columns of ``points.csv`` that every sweep has."""
+DEVICES = "devices"
+"""Another, of numbers, where results have it and no axis or metric has the name: devices of the whole system."""
 MAX_POINTS = 1_000_000
 """Of a sweep; more is taken for a slip, and would take minutes to check and gigabytes to store."""
 
@@ -117,7 +119,7 @@ def _columns_named_twice(sweep: Sweep) -> Iterator[str]:
     for axis in sweep.variants:
         if axis in (*FIXED_COLUMNS, *sweep.metrics):
             yield f"variants.{axis}: points.csv has a column of this name already; choose another"
-    taken = [*FIXED_COLUMNS, *sweep.axes, *sweep.metrics]
+    taken = [*FIXED_COLUMNS, DEVICES, *sweep.axes, *sweep.metrics]
     for key, names in (
         ("reference.table", sweep.reference_columns),
         ("relative", sweep.relative),

@@ -77,7 +77,10 @@ def _headline(result: Any) -> str:
     served = result.get("serving")
     if served is not None:
         return f"{served['completed']:,} requests, {served['output_tokens_per_s']:,.0f} output tokens/s"
-    return f"{result['throughput_per_s']:,.{0 if result['throughput_per_s'] >= 100 else 2}f} {result['item']}/s"
+    devices = f", {count} {'device' if count == 1 else 'devices'}" if (count := result.get("devices")) else ""
+    return (
+        f"{result['throughput_per_s']:,.{0 if result['throughput_per_s'] >= 100 else 2}f} {result['item']}/s{devices}"
+    )
 
 
 def _sweep(directory: Path) -> Found:

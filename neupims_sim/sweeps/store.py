@@ -2,8 +2,8 @@
 
 ``store.sqlite`` holds everything (see `neupims_sim.sweeps.database`). Two files are written from it for people and other
 programs, and a folder with these two alone can be read, too: ``sweep.yaml``, the sweep file, and ``points.csv``, one row per
-finished point in the order of the sweep: ``point`` (hash of its configuration), ``status`` (ok, failed), ``error``, the axes,
-the metrics, the columns that the file adds (reference, relative, derive).
+finished point in the order of the sweep: ``point`` (hash of its configuration), ``status`` (ok, failed), ``error``, ``devices`` (of the
+whole system, unless an axis is called so), the axes, the metrics, the columns that the file adds (reference, relative, derive).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pandas as pd
 
 from neupims_sim.config.files import label, read_text
 from neupims_sim.errors import InputError, suggestion
-from neupims_sim.sweeps.checks import FIXED_COLUMNS
+from neupims_sim.sweeps.checks import DEVICES, FIXED_COLUMNS
 from neupims_sim.sweeps.database import FILE, Reader, Row
 from neupims_sim.sweeps.definition import Sweep
 from neupims_sim.sweeps.derivation import derive
@@ -104,11 +104,16 @@ def parse_table(text: str, text_axes: Iterable[str] = ()) -> pd.DataFrame:
 def table_text(sweep: Sweep, finished: Iterable[Row]) -> str:
     """The text of ``points.csv``; raises InputError if a derived column does not come out as numbers."""
     rows = []
+    found: set[str] = set()
     for row in finished:
         numbers = scalars(row.result)
         cells = {"point": row.hash, "status": row.status, "error": row.error}
-        rows.append(cells | _cells(row.axes) | {m: numbers.get(m) for m in sweep.metrics})
-    columns = [*FIXED_COLUMNS, *sweep.axes, *sweep.metrics]
+        found |= numbers.keys()
+        rows.append(
+            {DEVICES: numbers.get(DEVICES)} | cells | _cells(row.axes) | {m: numbers.get(m) for m in sweep.metrics}
+        )
+    devices = [DEVICES] if DEVICES in found and DEVICES not in (*sweep.axes, *sweep.metrics) else []
+    columns = [*FIXED_COLUMNS, *devices, *sweep.axes, *sweep.metrics]
     table = pd.DataFrame(rows, columns=columns, dtype=object)  # object: an integer stays one beside an empty cell
     if sweep.reference is not None:
         for name, values in reference_columns(sweep.reference, sweep.axes, sweep.text_axes, table).items():

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from neupims_sim.sweeps.checks import DEVICES
 from neupims_sim.sweeps.definition import Aggregate, Sweep, TableSettings
 from neupims_sim.sweeps.labels import Label, is_one_of, value_key
 
@@ -44,6 +45,17 @@ def to_markdown(sweep: Sweep, table: pd.DataFrame) -> str:
     return "\n\n".join(map(_markdown, pivot_tables(sweep, table)))
 
 
+def devices_in_words(sweep: Sweep, table: pd.DataFrame) -> str:
+    """``4 devices``, or ``1 to 64 devices`` where points differ; "" where the table does not say."""
+    if DEVICES in sweep.axes or DEVICES not in table:
+        return ""
+    counts = [int(count) for count in sorted(table[DEVICES].dropna().unique())]
+    if not counts:
+        return ""
+    some = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    return f"{some} {'device' if counts == [1] else 'devices'}"
+
+
 def format_cell(value: Any, shown: Label, decimals: int | None = None) -> str:
     """A number of the table as people read it, a text as it is, "" if there is none."""
     if not isinstance(value, Real):
@@ -72,7 +84,7 @@ def _pivot(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> PivotT
     heads = [labels.value(settings.columns, column) for column in columns]
     unit = f"{shown.unit}; " if shown.unit not in settings.title else ""
     what = f"{how} over {_unnamed(sweep, settings)}; " if settings.over else ""
-    note = f"{what}{unit}columns: {labels.column(settings.columns)}"
+    note = _joined(f"{what}{unit}columns: {labels.column(settings.columns)}", devices_in_words(sweep, table))
     return PivotTable(settings.title, note, _axes(sweep, settings), heads, lines)
 
 
@@ -94,8 +106,12 @@ def _list(sweep: Sweep, settings: TableSettings, table: pd.DataFrame) -> PivotTa
             cells.append(_cell(rows, value, how, settings.decimals, labels[value]) + ratio)
         lines.append([*_heads(sweep, settings, (first, *others)), *cells])
     heads = [f"{labels[value]}, {how}" if settings.over else str(labels[value]) for value, how in numbers]
-    note = f"over {_unnamed(sweep, settings)}" if settings.over else ""
+    note = _joined(f"over {_unnamed(sweep, settings)}" if settings.over else "", devices_in_words(sweep, table))
     return PivotTable(settings.title, note, _axes(sweep, settings), heads, lines)
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
 
 
 def _unnamed(sweep: Sweep, settings: TableSettings) -> str:
