@@ -534,7 +534,7 @@ def _validated_section(section: str, tree: Any, layers: Sequence[Layer], source:
     default, *others = _SECTION_SCHEMAS[section]
     if others and isinstance(tree, dict) and (tag := _TAGS[section]) in tree:
         schemas = {get_args(schema.model_fields[tag].annotation)[0]: schema for schema in (default, *others)}
-        if tree[tag] not in schemas:
+        if not isinstance(tree[tag], str) or tree[tag] not in schemas:
             origin = _strongest(layers, (section, tag)) or _unknown(source)
             keys = _dotted((section, tag)[origin.depth :])
             raise InputError(
