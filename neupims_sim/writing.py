@@ -28,6 +28,8 @@ def replaced(path: Path, named: str | None = None) -> Iterator[Path]:
     ------
     InputError: the file cannot be written: no such folder, no permission, no room.
     """
+    if not path.name:
+        raise InputError(f"{named or path}: cannot be written: not the name of a file")
     temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
     try:
         try:

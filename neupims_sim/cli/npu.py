@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from neupims_sim.cli.options import group
+from neupims_sim.config.bounds import Dimension, require
+from neupims_sim.config.explain import explain
 from neupims_sim.config.schema import SystolicConfig
 from neupims_sim.errors import InputError
 from neupims_sim.npu import Gemm, share_gemm, utilization
@@ -41,8 +43,7 @@ def gemm(
 ) -> None:
     """Compute cycles of an M x K times K x N product, operands on chip."""
     for name, value in (("M", m), ("K", k), ("N", n)):
-        if value < 1:
-            raise InputError(f"npu gemm: {name}={value} must be at least 1")
+        require(f"npu gemm: {name}", value, Dimension)
     systolic = _systolic(
         array, arrays=arrays, dataflow=dataflow, preload=preload, convention=convention, sharing=sharing
     )
@@ -66,11 +67,11 @@ def gemm(
 
 def _systolic(array: str, **options: object) -> SystolicConfig:
     """The arrays as a configuration section; a bad value is an InputError of one line."""
-    size = re.fullmatch(r"([0-9]+)[xX]([0-9]+)", array)
+    size = re.fullmatch(r"([0-9]{1,9})[xX]([0-9]{1,9})", array)
     if size is None:
         raise InputError(f"npu gemm: --array {array!r} is not ROWSxCOLUMNS, e.g. 128x128")
     try:
         return SystolicConfig.model_validate({"rows": int(size[1]), "columns": int(size[2]), **options})
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"npu gemm: {first['loc'][0]}={first['input']!r}: {first['msg']}") from None
+        raise InputError(f"npu gemm: {first['loc'][0]}{explain(SystolicConfig, first)}") from None

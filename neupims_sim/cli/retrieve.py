@@ -64,7 +64,9 @@ def _load(path: Path) -> npt.NDArray[np.floating[Any]]:
 
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except OSError as error:
+        raise InputError(f"retrieve: {path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # the head of the file is Python's text of a mapping, which can be damaged in any way
         raise InputError(f"retrieve: {path}: not a NumPy array (.npy): {error}") from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"retrieve: {path}: an archive of arrays; allowed: one array (.npy)")

@@ -14,10 +14,11 @@ from typing import Annotated, Any
 from annotated_types import Ge, GroupedMetadata, Gt, Le
 from pydantic import AllowInfNan, BeforeValidator, Field, Strict
 
+from neupims_sim.errors import InputError, shown
 from neupims_sim.units import parse_bytes, parse_image_size
 
-MOST_SEED = 2**63 - 1
-"""What tables and stores hold."""
+MOST_SEED = 2**64 - 1
+"""Seeds of snapshots have 64 bits."""
 MOST_EXACT = 2**53
 """Up to here a float that is whole is the integer that was meant."""
 MOST_NAME = 200
@@ -71,7 +72,7 @@ Name = Annotated[str, Field(min_length=1, max_length=MOST_NAME)]
 PathText = Annotated[str, Field(min_length=1, max_length=MOST_PATH)]
 
 Count = Annotated[int, Whole(1, 65_536)]
-"""Of units, of devices, of requests in a batch."""
+"""Of units, of devices, of requests or images in a batch."""
 Layers = Annotated[int, Whole(1, 10_000)]
 Width = Annotated[int, Whole(1, 2**20)]
 """Elements of a vector of a model: the widest models have some 20,000."""
@@ -91,6 +92,8 @@ Bytes = Annotated[int, BeforeValidator(parse_bytes), Whole(1, 2**50)]
 ImageSize = Annotated[tuple[Pixels, Pixels], BeforeValidator(parse_image_size)]
 """Height and width, pixels; YAML may write ``224`` or ``768x1024``."""
 Seed = Annotated[int, Whole(0, MOST_SEED)]
+Dimension = Annotated[int, Whole(1, 2**40)]
+"""Of a matrix or a tensor."""
 
 Clock = Annotated[float, Number(1e-3, 1e3)]
 """GHz: from 1 MHz to 1 THz."""
@@ -103,3 +106,16 @@ Picojoules = Annotated[float, Number(0, 1e9)]
 """Of one event: up to a millijoule."""
 Nanoseconds = Annotated[float, Number(0, 1e9)]
 """Of one hop: up to a second."""
+
+
+def require(name: str, value: Any, kind: Any) -> None:
+    """Raise InputError unless a number, which messages call ``name``, is of one of the types above."""
+    what = f"{name} {shown(value)}" if name.startswith("--") else f"{name}={shown(value)}"
+    bounds: Whole | Number = next(item for item in kind.__metadata__ if isinstance(item, Whole | Number))
+    if isinstance(value, bool) or not isinstance(value, Integral if isinstance(bounds, Whole) else Real):
+        raise InputError(f"{what} must be a number")
+    amount: Any = value
+    if not amount >= bounds.least:  # NaN is not
+        raise InputError(f"{what} must be at least {bounds.least}")
+    if amount > bounds.most:
+        raise InputError(f"{what} must be at most {bounds.most}")

@@ -154,7 +154,7 @@ class IndexConfig(Section):
 class BackgroundSearchConfig(IndexConfig):
     """Searches on the same device beside the work that is measured; the next query starts when one ends."""
 
-    in_flight: Annotated[int, Whole(1, 4_096)] = 1
+    in_flight: Annotated[int, Whole(1, 256)] = 1
     """Queries at a time."""
     turn: Literal["first", "last"] = "last"
     """Where both want PIM on a channel: whether a search goes before or after the work that is measured."""
@@ -205,7 +205,7 @@ class RetrievalConfig(IndexConfig):
 
     name: Name
     kind: Literal["retrieval"]
-    queries: Count = 1
+    queries: Annotated[int, Whole(1, 16_384)] = 1
     """Queries that go through each step together."""
     extract: bool = True
     """Whether the queries are images from which ``model`` extracts the descriptors."""
@@ -489,9 +489,9 @@ class SimulationConfig(Section):
     layers: Annotated[int, Whole(1, 1_000)] = 2
     """Of identical layers, how many are simulated in full; the mean of these but the first stands for those that are not. In
     retrieval: of identical steps (batches of queries)."""
-    queries: Annotated[int, Whole(1, 10_000)] = 4
+    queries: Annotated[int, Whole(1, 1_000)] = 4
     """Of the queries that PIM searches one after the other, how many are simulated in full."""
-    snapshots: Annotated[int, Whole(1, 10_000)] = 1
+    snapshots: Annotated[int, Whole(1, 1_000)] = 1
     """Batches that are drawn and simulated, each from random streams of its own; metrics are means over them."""
     watchdog_cycles: Annotated[int, Whole(1, MOST_EXACT)] = 100_000_000
     """A run in which nothing completes for this long is stopped and the blocked component named."""

@@ -96,7 +96,7 @@ def read_run_page(directory: Path, output: Path) -> RunPage:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{label(path)}: not valid JSON: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{label(path)}: holds {type(content).__name__}, an object is needed")
@@ -210,7 +210,7 @@ def _read_operators(path: Path) -> tuple[dict[tuple[str, str], Total], list[dict
                     before.macs + int(record["macs"]),
                     max(before.longest, cycles),
                 )
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         problem = f"no column {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise InputError(f"{label(path)}: not the operators of a run (row {count}): {problem}") from None
     return totals, kept, count

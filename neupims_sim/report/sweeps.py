@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from numbers import Real
@@ -308,12 +309,11 @@ def _provenance(
 
 def _times(runs: list[Run]) -> list[Fact]:
     """When and where the finished points ran."""
-    spans = [
-        (start, start + timedelta(seconds=run.seconds))
-        for run in runs
-        if run.started and run.seconds is not None
-        for start in [datetime.fromisoformat(run.started).replace(tzinfo=UTC)]
-    ]
+    spans = []
+    for run in runs:
+        with suppress(ValueError, OverflowError, TypeError):  # what is damaged is left out
+            start = datetime.fromisoformat(run.started).replace(tzinfo=UTC)
+            spans.append((start, start + timedelta(seconds=run.seconds or math.nan)))
     if not spans:
         return []
     first, last = min(start for start, _ in spans), max(end for _, end in spans)

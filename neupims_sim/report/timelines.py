@@ -33,6 +33,6 @@ def _config_hash(run: Path) -> str:
     """The configuration of a run directory, "" if it does not say."""
     try:
         result = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return ""
     return str(result.get("config_hash", "")) if isinstance(result, dict) else ""

@@ -118,6 +118,6 @@ def read_provenance(directory: Path) -> dict[str, Any]:
     """The content of ``provenance.json``; nothing where there is none that can be read."""
     try:
         stored = json.loads((directory / PROVENANCE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return stored if isinstance(stored, dict) else {}

@@ -14,6 +14,7 @@ from neupims_sim.mapping.operators import map_phase
 from neupims_sim.mapping.pim_pooling import PoolingLayout
 from neupims_sim.mapping.placement import Placement
 from neupims_sim.simulation.device import Device, Process
+from neupims_sim.simulation.effort import check_effort
 from neupims_sim.simulation.operators import OperatorRunner
 from neupims_sim.simulation.outcome import Outcome
 from neupims_sim.simulation.parts import Part, run_extrapolated
@@ -57,7 +58,7 @@ def segments(operators: Sequence[Operator], layers: int, alone: Callable[[Operat
         for single, members in groupby(run, key=alone):
             found = list(members)
             groups += [[operator] for operator in found] if single else [found]
-    return [Segment(tuple(group), min(group[0].repeat, max(2, layers))) for group in groups]
+    return [Segment(tuple(group), min(group[0].repeat, layers)) for group in groups]
 
 
 class TraceOnNpu:
@@ -77,7 +78,7 @@ class TraceOnNpu:
         index: int = 0,
         on_pim: Callable[[Operator], bool] = lambda _: False,
     ) -> None:
-        cut = [segments(operators, config.simulation.layers, on_pim) for operators in phases]
+        cut = [segments(operators, _simulated(config), on_pim) for operators in phases]
         operators = [operator for phase in phases for operator in phase]
         self.segments = [segment for phase in cut for segment in phase]
         self._phase_lengths = [len(phase) for phase in cut]
@@ -165,6 +166,11 @@ class TraceOnNpu:
         return placement.address(f"activations of {self._index}") + self.activations.offsets[tensor.whole]
 
 
+def _simulated(config: Config) -> int:
+    """Of layers that are alike, how many are simulated: two at least, of which the second starts as all others do."""
+    return max(2, config.simulation.layers)
+
+
 def _own_name(tensor: Tensor) -> str:
     """What a layer owns is known by: a weight by its name, all views of a cache by that of the whole."""
     return tensor.name if tensor.role == "weight" else tensor.whole
@@ -236,6 +242,7 @@ def check_trace_fits(config: Config) -> None:
 
 def _placed(config: Config, trace: Trace) -> tuple[PoolingLayout | None, TraceOnNpu, Placement]:
     """How tokens are pooled in the banks, if they are; the other operators; and where all tensors lie."""
+    check_effort(config, trace.operators, _simulated(config))
     pooling = _pim_pooling_layout(config, trace)
     on_npu = TraceOnNpu(config, [trace.operators], on_pim=_is_pooling if pooling is not None else lambda _: False)
     rows: Mapping[str, int] = {} if pooling is None else PimPooling.rows(config, pooling, trace.header.batch)

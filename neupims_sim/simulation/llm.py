@@ -18,6 +18,7 @@ from neupims_sim.scheduling.partition import PARTITIONS
 from neupims_sim.simulation.batches import DecodingBatch, MicroBatch, decoding_batch
 from neupims_sim.simulation.decode import Phases, SubBatchRun
 from neupims_sim.simulation.device import Device
+from neupims_sim.simulation.effort import check_effort
 from neupims_sim.simulation.observations import Observations
 from neupims_sim.simulation.outcome import Outcome, RunRecorder
 from neupims_sim.simulation.search import IN_FLIGHT, BackgroundSearch, SearchIndex
@@ -245,7 +246,9 @@ def _prepare(
     the NPU), and the placement. ``row_regions`` are those of :class:`Placement`.
     """
     contexts = micro_batch.context_tokens
-    whole = Phases.of(_trace(config, model, contexts))
+    trace = _trace(config, model, contexts)
+    check_effort(config, trace.operators, simulated, steps=len(batch.micro_batches))
+    whole = Phases.of(trace)
     kv_layers = layers if config.mapping.kv_capacity == "all_layers" else simulated
     block_weights = sum(whole.weights().values())
     tensors = {f"{layer}.{name}": size for layer in range(simulated) for name, size in whole.weights().items()}

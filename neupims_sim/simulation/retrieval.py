@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from neupims_sim.config import Config, ModelConfig, RetrievalConfig
 from neupims_sim.config.checks import search_unit
 from neupims_sim.mapping.placement import Placement
-from neupims_sim.scheduling.interleaving import INTERLEAVINGS
+from neupims_sim.scheduling.interleaving import INTERLEAVINGS, Interleaving
 from neupims_sim.simulation.device import Device, SimEvent
+from neupims_sim.simulation.effort import check_effort
 from neupims_sim.simulation.inference import TraceOnNpu
 from neupims_sim.simulation.operators import timed
 from neupims_sim.simulation.outcome import Outcome, RunRecorder
 from neupims_sim.simulation.parts import Part, run_extrapolated, run_in_full
 from neupims_sim.simulation.search import IN_FLIGHT, PimSearch, SearchIndex
 from neupims_sim.trace import Operator, Trace
+from neupims_sim.trace.check import MOST_REPEATS
 from neupims_sim.workloads import generate_retrieval
 
 
@@ -39,7 +41,7 @@ def simulate_retrieval(device: Device) -> Outcome:
     if interleaving == "off":
         return _one_batch(device, runs[0], workload)
     recorder = RunRecorder(device)
-    steps = max(config.simulation.layers, policy.fewest_steps)
+    steps = _steps(config, policy)
     begin = device.totals()
     device.env.run(until=device.env.process(policy.run(device.env, runs, steps, recorder)))
     first, last, between = recorder.window(begin, steps)
@@ -68,8 +70,15 @@ def _placed(
     config: Config, workload: RetrievalConfig, count: int
 ) -> tuple[list[TraceOnNpu], SearchIndex | None, Placement]:
     """The operators of ``count`` batches of queries under way, the database if PIM searches it, and where everything lies."""
-    trace, on_pim = retrieval_trace(config, workload), search_unit(config) == "pim"
-    streams = [TraceOnNpu(config, _phases(trace, on_pim), number) for number in range(count)]
+    on_pim, interleaving = search_unit(config) == "pim", _interleaving(config, workload)
+    phases = _phases(retrieval_trace(config, workload), on_pim)
+    steps = _steps(config, INTERLEAVINGS[interleaving])
+    on_npu = [operator for phase in phases for operator in phase]
+    if interleaving == "off":
+        check_effort(config, on_npu, max(2, config.simulation.layers))
+    else:
+        check_effort(config, on_npu, MOST_REPEATS, steps * count)
+    streams = [TraceOnNpu(config, phases, number) for number in range(count)]
     index = SearchIndex.of(config, workload) if on_pim else None
     tensors = {name: size for stream in streams for name, size in stream.tensors().items()}
     rows = {} if index is None else index.rows(IN_FLIGHT * count)
@@ -77,6 +86,11 @@ def _placed(
         tensors.pop("database", None)  # the NPU, too, reads the vectors in the rows where PIM finds them
     placement = Placement(config.memory.organization, tensors, streams[0].reserved_bytes(), row_regions=rows)
     return streams, index, placement
+
+
+def _steps(config: Config, policy: Interleaving) -> int:
+    """Batches of queries that are simulated in each stream."""
+    return max(config.simulation.layers, policy.fewest_steps)
 
 
 @dataclass(frozen=True)

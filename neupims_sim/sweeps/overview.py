@@ -61,7 +61,7 @@ def _run(directory: Path) -> Found:
     stored = read_provenance(directory)
     try:
         headline = _headline(json.loads((directory / RESULT).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         headline = f"damaged: {RESULT}: {one_line(str(error))}"
     name = stored.get("configuration") or _first(directory / CONFIG, "system")
     overrides = stored.get("overrides")

@@ -35,7 +35,16 @@ def load_results(directory: str | Path) -> tuple[Sweep, pd.DataFrame]:
     The table is that of ``points.csv``; an empty cell is NaN, but "" in ``error``.
     """
     sweep, text = load_text(directory)
-    return sweep, parse_table(text, sweep.text_axes)
+    try:
+        table = parse_table(text, sweep.text_axes)
+        missing = [name for name in (*FIXED_COLUMNS, *sweep.axes, *sweep.columns) if name not in table]
+        if missing:
+            raise ValueError(f"no column {missing[0]}")
+    except (ValueError, KeyError) as error:
+        raise InputError(
+            f"{label(Path(directory) / TABLE)}: not a table of this sweep: {' '.join(str(error).split())}"
+        ) from None
+    return sweep, table
 
 
 def load_whole_results(directory: str | Path) -> tuple[Sweep, pd.DataFrame]:

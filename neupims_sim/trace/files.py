@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from neupims_sim.errors import InputError, suggestion
+from neupims_sim.config.bounds import MOST_SEED
+from neupims_sim.errors import InputError, shown, suggestion
 from neupims_sim.reading import GZIP_ERRORS, lines
 from neupims_sim.trace.check import checked
 from neupims_sim.trace.operators import ELEMENT_BYTES, VERSION, Operator, Tensor, Trace, TraceHeader
@@ -129,14 +130,19 @@ def _object(where: str, line: bytes) -> dict[str, Any]:
 
 def _header(record: dict[str, Any]) -> TraceHeader:
     if record.get("format") != FORMAT:
-        raise ValueError(f"not a trace header: format is {record.get('format')!r}, expected {FORMAT!r}")
+        raise ValueError(f"not a trace header: format is {shown(record.get('format'))}, expected {FORMAT!r}")
     _require("header", record, _HEADER_TYPES, _HEADER_TYPES)
     if record["version"] != VERSION:
-        raise ValueError(f"header: version {record['version']} is not supported, expected {VERSION}")
+        raise ValueError(f"header: version {shown(record['version'])} is not supported, expected {VERSION}")
     if record["batch"] < 1:
-        raise ValueError(f"header: batch={record['batch']} must be at least 1")
+        raise ValueError(f"header: batch={shown(record['batch'])} must be at least 1")
+    for key in ("batch", "seed"):
+        if abs(record[key]) > MOST_SEED:
+            raise ValueError(f"header: {key}={shown(record[key])} must be at most {MOST_SEED}")
     if record["dtype"] not in ELEMENT_BYTES:
-        raise ValueError(f"header: unknown dtype {record['dtype']!r}; {suggestion(record['dtype'], ELEMENT_BYTES)}")
+        raise ValueError(
+            f"header: unknown dtype {shown(record['dtype'])}; {suggestion(record['dtype'], ELEMENT_BYTES)}"
+        )
     known = {key: record.pop(key) for key in _HEADER_TYPES}
     del known["format"], known["version"]
     return TraceHeader(**known, attrs=record)
@@ -163,8 +169,8 @@ def _operator(record: dict[str, Any]) -> Operator:
     unknown = record.keys() - _OPERATOR_TYPES.keys()
     if unknown:
         key = min(unknown)
-        raise ValueError(f"operator {record['id']}: unknown key {key!r}; {suggestion(key, _OPERATOR_TYPES)}")
-    where = f"operator {record['id']} ({record['name']!r})"
+        raise ValueError(f"operator {record['id']}: unknown key {shown(key)}; {suggestion(key, _OPERATOR_TYPES)}")
+    where = f"operator {shown(record['id'])} ({shown(record['name'])})"
     deps = _integers(f"{where}: deps", record["deps"])
     inputs, outputs = (tuple(_tensor(where, item) for item in record[side]) for side in ("inputs", "outputs"))
     return Operator(**{**record, "deps": deps, "inputs": inputs, "outputs": outputs})
@@ -172,16 +178,16 @@ def _operator(record: dict[str, Any]) -> Operator:
 
 def _tensor(where: str, record: Any) -> Tensor:
     if not isinstance(record, dict):
-        raise ValueError(f"{where}: tensor {record!r} is not an object")
+        raise ValueError(f"{where}: tensor {shown(record)} is not an object")
     _require(f"{where}: tensor", record, _TENSOR_TYPES, _TENSOR_TYPES)
-    shape = _integers(f"{where}: shape of {record['name']!r}", record["shape"])
+    shape = _integers(f"{where}: shape of {shown(record['name'])}", record["shape"])
     return Tensor(record["name"], shape, record["dtype"], record["role"])
 
 
 def _integers(where: str, values: list[Any]) -> tuple[int, ...]:
     for value in values:
         if type(value) is not int:
-            raise ValueError(f"{where}: {value!r} is not an integer")
+            raise ValueError(f"{where}: {shown(value)} is not an integer")
     return tuple(values)
 
 
@@ -192,4 +198,4 @@ def _require(where: str, record: dict[str, Any], types: Mapping[str, type], requ
             raise ValueError(f"{where}: key {key!r} is missing")
     for key, expected in types.items():
         if key in record and type(record[key]) is not expected:
-            raise ValueError(f"{where}: {key}={record[key]!r} is not {_TYPE_NAMES[expected]}")
+            raise ValueError(f"{where}: {key}={shown(record[key])} is not {_TYPE_NAMES[expected]}")

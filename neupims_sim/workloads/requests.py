@@ -16,6 +16,8 @@ from neupims_sim.workloads.random import stream
 from neupims_sim.workloads.tables import Column, read_table
 
 Tokens = NDArray[np.int64]
+MOST_DRAWS = 100_000_000
+"""Requests that a warm-up draws: some ten seconds."""
 """Counts of tokens, one per request."""
 
 
@@ -106,9 +108,15 @@ def warmed_up_contexts(
 
 def warmed_up_batch(workload: WorkloadConfig, seed: int) -> Tokens:
     """Contexts [batch_size] of ``workload`` after its warm-up, in slot order; the same for the same ``seed``."""
-    warmup = workload.warmup
+    warmup, lengths = workload.warmup, load_lengths(workload.dataset)
+    draws = workload.batch_size * warmup.iterations / max(1.0, float(np.mean(lengths.output_tokens)))
+    if draws > MOST_DRAWS:
+        raise InputError(
+            f"workload.warmup.iterations={warmup.iterations} of workload.batch_size={workload.batch_size} requests draw some "
+            f"{draws:.2g} requests of {workload.dataset}; allowed: {MOST_DRAWS:,}"
+        )
     return warmed_up_contexts(
-        load_lengths(workload.dataset),
+        lengths,
         workload.batch_size,
         warmup.iterations,
         warmup.max_context_tokens,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from neupims_sim.config import ResnetConfig
+from neupims_sim.config.bounds import Count, Pixels, require
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.trace import Tensor, Trace, TraceHeader
 from neupims_sim.trace.kinds.convolution import window_positions
@@ -115,10 +116,9 @@ def _scale_descriptor(builder: TraceBuilder, model: ResnetConfig, image: Tensor,
 
 
 def _check(image_size: tuple[int, int], batch: int) -> None:
-    if min(image_size) < 1:
-        raise InputError(f"image_size={_text(image_size)} must be positive")
-    if batch < 1:
-        raise InputError(f"batch={batch} must be at least 1")
+    for side in image_size:
+        require("image_size", side, Pixels)
+    require("batch", batch, Count)
 
 
 def _scaled(image_size: tuple[int, int], scale: float) -> tuple[int, int]:

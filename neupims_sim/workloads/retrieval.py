@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from neupims_sim.config import ResnetConfig, VitConfig
+from neupims_sim.config.bounds import Count, Pixels, Vectors, Width, require
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.trace import Tensor, Trace, TraceHeader
 from neupims_sim.workloads import resnet, vit
@@ -43,9 +44,12 @@ def generate_retrieval(
 
     Raises ``InputError`` for unknown names, sizes below 1, M > N, an extractor of other dimensions.
     """
-    for key, value in (("database", database), ("dimensions", dimensions), ("queries", queries), ("top", top_m)):
-        if value < 1:
-            raise InputError(f"{key}={value} must be at least 1")
+    require("database", database, Vectors)
+    require("dimensions", dimensions, Width)
+    require("queries", queries, Count)
+    require("top", top_m, Vectors)
+    for side in image_size:
+        require("image_size", max(1, side), Pixels)  # what is too small is for the models to say
     if top_m > database:
         raise InputError(f"top={top_m} is more than the database={database} vectors")
     if rerank not in RERANKS:

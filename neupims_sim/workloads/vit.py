@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from neupims_sim.config import VitConfig
+from neupims_sim.config.bounds import Count, Pixels, require
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.trace import Tensor, Trace, TraceHeader
 from neupims_sim.workloads.building import TraceBuilder
@@ -66,12 +67,12 @@ def extract(
 
 
 def _check(model: VitConfig, image_size: tuple[int, int], batch: int, pooling: str, groups: int | None) -> None:
+    require("batch", batch, Count)
     for side in image_size:
         if side < 1 or side % model.patch:
             size = "x".join(map(str, image_size))
             raise InputError(f"image_size={size} is not a positive multiple of the patch, {model.patch} pixels")
-    if batch < 1:
-        raise InputError(f"batch={batch} must be at least 1")
+        require("image_size", side, Pixels)
     if pooling not in POOLINGS:
         raise InputError(f"unknown pooling {pooling!r}; {suggestion(pooling, POOLINGS)}")
     if groups is not None and pooling != "ggem":

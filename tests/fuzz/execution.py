@@ -70,7 +70,11 @@ def warm_up(folder: Path) -> None:
     with open(os.devnull, "w") as nowhere:
         kept, sys.stdout = sys.stdout, nowhere
         try:
-            for arguments in (run, ["memory", "replay", "hbm2", str(trace), "--channels", "1", "--json"], ["list", "plots"]):
+            for arguments in (
+                run,
+                ["memory", "replay", "hbm2", str(trace), "--channels", "1", "--json"],
+                ["list", "plots"],
+            ):
                 try:
                     main(arguments)
                 except SystemExit as end:

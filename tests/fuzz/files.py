@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import random
 import re
 import shutil
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
 import onnx_cases
+
 from fuzz.execution import Case
 from fuzz.fields import BASES
 from neupims_sim.cli import main
@@ -184,7 +183,7 @@ def seeds() -> tuple[Seed, ...]:
     tile = b"GWRITE 0\nTILE 1000 4 8\nTILE 1001 4 8\n"
     lengths = (ROOT / "traces" / "lengths" / "alpaca.csv").read_bytes()
     made = _made()
-    numpy = (ROOT / "tests" / "golden" / "import")
+    numpy = ROOT / "tests" / "golden" / "import"
     return (
         Seed("configuration", "c.yaml", small.encode(), (("run", "c.yaml", *run), ("config", "show", "c.yaml"), ("config", "check", "c.yaml")), {}),
         Seed("resolved configuration", "c.yaml", config.encode(), (("run", "c.yaml", *run),), {}),
@@ -304,7 +303,9 @@ def _made() -> dict[str, bytes]:
         _called("sweep", str(folder / "s.yaml"), "--out", str(folder / "o"), "--workers", "1")
         _called("run", *_set("decode in PIM"), "--out", str(folder / "w"))
         _called("trace", "vit", "vit-s16", "--image-size", "32", "-o", str(folder / "t.jsonl"))
-        _called("memory", "replay", "hbm2", str(folder / "r.txt"), "--channels", "1", "--commands", str(folder / "k.csv"))
+        _called(
+            "memory", "replay", "hbm2", str(folder / "r.txt"), "--channels", "1", "--commands", str(folder / "k.csv")
+        )
         made = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     finally:
         shutil.rmtree(folder)

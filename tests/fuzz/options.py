@@ -64,7 +64,13 @@ def option_cases() -> Iterator[Case]:
             if option in _LEFT_OUT:
                 continue
             for value in (None,) if parameter.is_flag else HOSTILE:
-                further = (option,) if value is None else (f"{option}={value}",) if option.startswith("--") else (option, value)
+                further = (
+                    (option,)
+                    if value is None
+                    else (f"{option}={value}",)
+                    if option.startswith("--")
+                    else (option, value)
+                )
                 yield Case(f"options, {name}", f"{option} {(value or '')[:60]}", (*base, *further), known, (0, 1))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from neupims_sim.config import ModelConfig, VitConfig, yaml_text
+from neupims_sim.config.bounds import Count, Tokens, require
 from neupims_sim.errors import InputError
 from neupims_sim.registry import Registry
 from neupims_sim.trace import Trace, checked
@@ -86,10 +87,10 @@ def import_trace(format_name: str, path: str | Path, options: ImportOptions | No
         if name not in importer.options:
             allowed = ", ".join(map(_flag, importer.options)) or "none"
             raise InputError(f"{_flag(name)} is not for the format {format_name}; allowed: {allowed}")
-    for name in ("batch", "context", "tensor"):
+    for name, kind in (("batch", Count), ("context", Tokens), ("tensor", Count)):
         value = getattr(options, name)
-        if value is not None and value < 1:
-            raise InputError(f"{_flag(name)} {value} must be at least 1")
+        if value is not None:
+            require(_flag(name), value, kind)
     imported = importer.trace(path, options)
     try:
         for _ in checked(imported.trace.operators):
