@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import select
@@ -9,15 +10,18 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from neupims_sim.cli import main
 
-Outcome = Literal["fine", "refused", "unclear", "traceback", "out of time", "out of memory"]
-GOOD: tuple[Outcome, ...] = ("fine", "refused")
+Outcome = Literal["fine", "refused", "stalled", "unclear", "traceback", "out of time", "out of memory"]
+GOOD: tuple[Outcome, ...] = ("fine", "refused", "stalled")
+"""``refused``: exit code 2 and one short line of printable text. ``stalled``: exit code 1 and the line that says who waits."""
 BAD: tuple[Outcome, ...] = ("unclear", "traceback", "out of time", "out of memory")
 """``unclear``: an exit code that says nothing, or a message that is not one short line."""
 
@@ -66,22 +70,9 @@ def warm_up(folder: Path) -> None:
     trace.write_text("0x40 READ 0\n")
     run = ["run", "neupims", "--set", "model={name: m, layers: 2, heads: 8, d_model: 256, d_ff: 256, vocabulary: 100}"]
     run += ["--set", "parallel.tensor=1", "--set", "workload.batch_size=2", "--out", str(folder / "warm")]
-    here = os.getcwd()
-    with open(os.devnull, "w") as nowhere:
-        kept, sys.stdout = sys.stdout, nowhere
-        try:
-            for arguments in (
-                run,
-                ["memory", "replay", "hbm2", str(trace), "--channels", "1", "--json"],
-                ["list", "plots"],
-            ):
-                try:
-                    main(arguments)
-                except SystemExit as end:
-                    assert not end.code, arguments
-        finally:
-            sys.stdout = kept
-            os.chdir(here)
+    for arguments in (run, ["memory", "replay", "hbm2", str(trace), "--channels", "1", "--json"], ["list", "plots"]):
+        with redirect_stdout(io.StringIO()), suppress(SystemExit):
+            main(arguments)
 
 
 def execute(case: Case, seconds: float = SECONDS) -> Result:
@@ -97,7 +88,7 @@ def execute(case: Case, seconds: float = SECONDS) -> Result:
         output = folder.with_name(f"{folder.name}-stderr")
         start = time.perf_counter()
         try:
-            code, cpu = _forked(case.arguments, folder, output, seconds)
+            code = _forked(case.arguments, folder, output, seconds)
             with open(output, "rb") as file:
                 message = file.read(SEEN_BYTES).decode(errors="replace")
         finally:
@@ -105,8 +96,8 @@ def execute(case: Case, seconds: float = SECONDS) -> Result:
         return Result(case, _outcome(case, code, message), time.perf_counter() - start, message[-2_000:])
 
 
-def _forked(arguments: tuple[str, ...], folder: Path, output: Path, seconds: float) -> tuple[int, float]:
-    """Exit code (negative: a signal) and CPU seconds of the program in a copy of this process."""
+def _forked(arguments: tuple[str, ...], folder: Path, output: Path, seconds: float) -> int:
+    """Exit code (negative: a signal) of the program in a copy of this process."""
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -120,10 +111,10 @@ def _forked(arguments: tuple[str, ...], folder: Path, output: Path, seconds: flo
         ended, _, _ = select.select([descriptor], [], [], seconds)
         if not ended:
             os.killpg(child, signal.SIGKILL)
-        _, status, usage = os.wait4(child, 0)
+        _, status = os.waitpid(child, 0)
     finally:
         os.close(descriptor)
-    return (os.waitstatus_to_exitcode(status) if ended else -signal.SIGKILL), usage.ru_utime + usage.ru_stime
+    return os.waitstatus_to_exitcode(status) if ended else -signal.SIGKILL
 
 
 def _become(arguments: tuple[str, ...], folder: Path, output: Path) -> None:
@@ -133,7 +124,7 @@ def _become(arguments: tuple[str, ...], folder: Path, output: Path) -> None:
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", errors="backslashreplace")
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY_BYTES, size + MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -143,8 +134,6 @@ def _become(arguments: tuple[str, ...], folder: Path, output: Path) -> None:
     except SystemExit as end:
         code = end.code or 0
     except BaseException:
-        import traceback
-
         traceback.print_exc()
         code = 1
     sys.stdout.flush()
@@ -160,7 +149,11 @@ def _outcome(case: Case, code: int, message: str) -> Outcome:
     if "Traceback (most recent call last)" in message or code < 0 or code == 70:
         return "traceback"
     lines = [line for line in message.splitlines() if not line.startswith(("note:", "warning:"))]
+    clear = (
+        len(lines) == 1 and lines[0].startswith("error: ") and len(lines[0]) <= LONGEST_LINE and lines[0].isprintable()
+    )
     if code == 2:
-        clear = len(lines) == 1 and lines[0].startswith("error: ") and len(lines[0]) <= LONGEST_LINE
-        return "refused" if clear and lines[0].isprintable() else "unclear"
+        return "refused" if clear else "unclear"
+    if code == 1 and clear and lines[0].startswith("error: the simulation stalled"):
+        return "stalled"
     return "fine" if code in case.codes else "unclear"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from functools import cache
 from itertools import islice
@@ -60,8 +61,6 @@ def field_cases() -> Iterator[Case]:
 
 def pair_cases(seed: int) -> Iterator[Case]:
     """Without end: two or three fields at values that may be valid each, so that what is too much only together is met."""
-    import random
-
     draw = random.Random(seed)
     while True:
         base = draw.choice(list(BASES))
@@ -69,7 +68,7 @@ def pair_cases(seed: int) -> Iterator[Case]:
         yield _case(base, *(f"{key}={_moderate(draw)}" for key in chosen))
 
 
-def _moderate(draw: Any) -> str:
+def _moderate(draw: random.Random) -> str:
     kinds = (
         lambda: str(2 ** draw.randrange(0, 17)),
         lambda: str(draw.randrange(0, 50)),

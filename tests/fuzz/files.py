@@ -6,15 +6,18 @@ import gzip
 import io
 import random
 import re
+import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import onnx_cases
+import pytest
 
 from fuzz.execution import Case
 from fuzz.fields import BASES
@@ -166,59 +169,84 @@ _DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
 # --- the files ---
 
 
-def _set(base: str, *more: str) -> tuple[str, ...]:
+def _settings(base: str) -> str:
+    """A small configuration as arguments."""
     system, *settings = BASES[base]
-    return (system, *(text for setting in (*settings, *more) for text in ("--set", setting)))
+    return shlex.join([system, *(text for setting in settings for text in ("--set", setting))])
 
 
 @cache
 def seeds() -> tuple[Seed, ...]:
-    """A valid file of every kind."""
-    run = ("--out", "out")
-    decode = _set("decode in PIM")
-    config = dump_config(load_config(BASES["decode in PIM"][0], list(BASES["decode in PIM"][1:])))
-    small = "include: neupims\nmodel: {name: m, layers: 2, heads: 8, d_model: 256, d_ff: 256, vocabulary: 100, max_positions: 4096}\n"
-    small += "parallel: {tensor: 1, pipeline: 1}\nworkload: {batch_size: 4, warmup: {iterations: 20}}\n"
-    reads = b"0x40 READ 0\n0x80 WRITE 3\n0x4000 READ 10\n"
-    tile = b"GWRITE 0\nTILE 1000 4 8\nTILE 1001 4 8\n"
-    lengths = (ROOT / "traces" / "lengths" / "alpaca.csv").read_bytes()
-    made = _made()
-    numpy = ROOT / "tests" / "golden" / "import"
+    """A valid file of every kind, and the calls that read it."""
+    made, decode = _made(), _settings("decode in PIM")
+    resolved = dump_config(load_config(BASES["decode in PIM"][0], BASES["decode in PIM"][1:]))
+    reads = {"r.txt": _READS}
+    replay = "memory replay hbm2 r.txt --channels 1"
+    serve = f"serve {decode} --requests q.csv --set 'serving.cost={{model: constant, seconds: 0.01}}' --out out"
     return (
-        Seed("configuration", "c.yaml", small.encode(), (("run", "c.yaml", *run), ("config", "show", "c.yaml"), ("config", "check", "c.yaml")), {}),
-        Seed("resolved configuration", "c.yaml", config.encode(), (("run", "c.yaml", *run),), {}),
-        Seed("memory table", "m.yaml", (ROOT / "configs/memory/hbm2.yaml").read_bytes(),
-             (("memory", "show", "m.yaml"), ("config", "check", "m.yaml"), ("memory", "replay", "m.yaml", "r.txt", "--channels", "1")), {"r.txt": reads}),
-        Seed("memory that conforms", "m.yaml", b"base: hbm2\norganization: {channels: 1}\n", (("memory", "check", "m.yaml"),), {}, (0, 1)),
-        Seed("sweep", "s.yaml", _SWEEP.encode(), (("sweep", "s.yaml", "--out", "o", "--workers", "1"),), {}, (0, 1)),
-        Seed("request batch", "b.csv", b"seq_len,ch_idx\n100,0\n200,1\n300,2\n50,3\n", (("run", *decode, "--set", "workload.requests=b.csv", *run),), {}),
-        Seed("lengths", "traces/lengths/mine.csv", lengths, (("run", *decode, "--set", "workload.dataset=mine", *run),), {}),
-        Seed("trace", "t.jsonl", made["t.jsonl"], (("trace", "check", "t.jsonl"), ("trace", "show", "t.jsonl"),
-             ("run", "npu_only", "--set", "workload={name: t, kind: trace, path: t.jsonl}", *run)), {}),
-        Seed("compressed trace", "t.jsonl.gz", gzip.compress(made["t.jsonl"]), (("trace", "check", "t.jsonl.gz"), ("trace", "show", "t.jsonl.gz")), {}),
-        Seed("ONNX", "m.onnx", made["m.onnx"], (("trace", "import", "onnx", "m.onnx", "-o", "t.jsonl"),), {}),
-        Seed("config.json", "gpt2.json", (GOLDEN / "import" / "gpt2.json").read_bytes(),
-             (("trace", "import", "huggingface", "gpt2.json", "-o", "t.jsonl"), ("trace", "import", "huggingface", "gpt2.json", "-o", "m.yaml")), {}),
-        Seed("config.json of a ViT", "vit.json", (GOLDEN / "import" / "vit-base.json").read_bytes(),
-             (("trace", "import", "huggingface", "vit.json", "-o", "t.jsonl"),), {}),
-        Seed("topology", "l.csv", (GOLDEN / "import" / "layers.csv").read_bytes(), (("trace", "import", "scalesim", "l.csv", "-o", "t.jsonl"),), {}),
-        Seed("GEMM topology", "g.csv", (GOLDEN / "import" / "gemm.csv").read_bytes(), (("trace", "import", "scalesim", "g.csv", "-o", "t.jsonl"),), {}),
-        Seed("DRAMsim3", "d.ini", _INI.encode(), (("memory", "import", "d.ini", "-o", "m.yaml"),), {}),
-        Seed("memory trace", "r.txt", reads * 20, (("memory", "replay", "hbm2", "r.txt", "--channels", "1"),
-             ("memory", "timeline", "hbm2", "r.txt", "--channels", "1", "-o", "l.svg")), {}),
-        Seed("PIM program", "p.txt", tile, (("memory", "replay", "hbm2_pim_dual", "r.txt", "--pim", "p.txt", "--channels", "1"),), {"r.txt": reads}),
-        Seed("commands", "k.csv", made["k.csv"], (("memory", "timeline", "hbm2", "--commands", "k.csv", "-o", "l.svg"),), {}),
-        Seed("request stream", "q.csv", b"arrival_s,prompt_tokens,output_tokens\n0,100,10\n0.5,50,5\n1,10,1\n",
-             (("serve", *decode, "--requests", "q.csv", "--set", "serving.cost={model: constant, seconds: 0.01}", *run),), {}),
-        Seed("descriptors", "q.npy", made["q.npy"], (("retrieve", "q.npy", "d.npy", "--top", "3"), ("retrieve", "d.npy", "q.npy", "--rerank")), {"d.npy": made["d.npy"]}),
-        *(Seed(f"results: {name}", f"o/{name}", made[f"o/{name}"], (("results", "o"), ("plot", "o"), ("report", "o")),
-               {f"o/{other}": made[f"o/{other}"] for other in ("points.csv", "sweep.yaml", *extra) if other != name})
-          for name, extra in (("points.csv", ()), ("sweep.yaml", ()), ("store.sqlite", ("store.sqlite",)))),
-        *(Seed(f"run: {name}", f"w/{name}", made[f"w/{name}"], (("report", "w"), ("results", ".")),
-               {f"w/{other}": made[f"w/{other}"] for other in _RUN if other != name}) for name in _RUN),
+        _seed("configuration", "c.yaml", _CONFIG, ("run c.yaml --out out", "config show c.yaml", "config check c.yaml")),
+        _seed("resolved configuration", "c.yaml", resolved, ("run c.yaml --out out",)),
+        _seed(
+            "memory table", "m.yaml", (ROOT / "configs/memory/hbm2.yaml").read_bytes(),
+            ("memory show m.yaml", "config check m.yaml", "memory replay m.yaml r.txt --channels 1"), reads,
+        ),
+        _seed("sweep", "s.yaml", _SWEEP, ("sweep s.yaml --out o --workers 1",), codes=(0, 1)),
+        _seed("request batch", "b.csv", "seq_len,ch_idx\n100,0\n200,1\n300,2\n50,3\n",
+              (f"run {decode} --set workload.requests=b.csv --out out",)),
+        _seed("lengths", "traces/lengths/mine.csv", (ROOT / "traces/lengths/alpaca.csv").read_bytes(),
+              (f"run {decode} --set workload.dataset=mine --out out",)),
+        _seed("trace", "t.jsonl", made["t.jsonl"], ("trace check t.jsonl", "trace show t.jsonl",
+              "run npu_only --set 'workload={name: t, kind: trace, path: t.jsonl}' --out out")),
+        _seed("compressed trace", "t.jsonl.gz", gzip.compress(made["t.jsonl"]), ("trace check t.jsonl.gz", "trace show t.jsonl.gz")),
+        _seed("ONNX", "m.onnx", made["m.onnx"], ("trace import onnx m.onnx -o t.jsonl",)),
+        _seed("config.json", "gpt2.json", (GOLDEN / "import/gpt2.json").read_bytes(),
+              ("trace import huggingface gpt2.json -o t.jsonl", "trace import huggingface gpt2.json -o m.yaml")),
+        _seed("config.json of a ViT", "vit.json", (GOLDEN / "import/vit-base.json").read_bytes(),
+              ("trace import huggingface vit.json -o t.jsonl",)),
+        _seed("topology", "l.csv", (GOLDEN / "import/layers.csv").read_bytes(), ("trace import scalesim l.csv -o t.jsonl",)),
+        _seed("GEMM topology", "g.csv", (GOLDEN / "import/gemm.csv").read_bytes(), ("trace import scalesim g.csv -o t.jsonl",)),
+        _seed("DRAMsim3", "d.ini", _INI, ("memory import d.ini -o m.yaml",)),
+        _seed("memory trace", "r.txt", _READS * 20, (replay, "memory timeline hbm2 r.txt --channels 1 -o l.svg")),
+        _seed("PIM program", "p.txt", "GWRITE 0\nTILE 1000 4 8\nTILE 1001 4 8\n",
+              ("memory replay hbm2_pim_dual r.txt --pim p.txt --channels 1",), reads),
+        _seed("commands", "k.csv", made["k.csv"], ("memory timeline hbm2 --commands k.csv -o l.svg",)),
+        _seed("request stream", "q.csv", "arrival_s,prompt_tokens,output_tokens\n0,100,10\n0.5,50,5\n1,10,1\n", (serve,)),
+        _seed("descriptors", "q.npy", made["q.npy"], ("retrieve q.npy d.npy --top 3", "retrieve d.npy q.npy --rerank"),
+              {"d.npy": made["d.npy"]}),
+        *_parts("results", "o", made, ("points.csv", "sweep.yaml"), ("results o", "plot o", "report o")),
+        *_parts("results with a store", "o", made, ("store.sqlite", "points.csv", "sweep.yaml"), ("results o", "plot o", "report o")),
+        *_parts("run", "w", made, _RUN, ("report w", "results .")),
     )  # fmt: skip
 
 
+def _seed(
+    kind: str,
+    name: str,
+    content: bytes | str,
+    calls: Sequence[str],
+    others: Mapping[str, bytes] | None = None,
+    codes: tuple[int, ...] = (0,),
+) -> Seed:
+    written = content.encode() if isinstance(content, str) else content
+    return Seed(kind, name, written, tuple(tuple(shlex.split(call)) for call in calls), others or {}, codes)
+
+
+def _parts(
+    kind: str, folder: str, made: Mapping[str, bytes], names: Sequence[str], calls: Sequence[str]
+) -> Iterator[Seed]:
+    """Each file of a folder, the others beside it."""
+    for name in names:
+        others = {f"{folder}/{other}": made[f"{folder}/{other}"] for other in names if other != name}
+        yield _seed(f"{kind}: {name}", f"{folder}/{name}", made[f"{folder}/{name}"], calls, others)
+
+
+_READS = b"0x40 READ 0\n0x80 WRITE 3\n0x4000 READ 10\n"
+_CONFIG = """
+include: neupims
+model: {name: m, layers: 2, heads: 8, d_model: 256, d_ff: 256, vocabulary: 100, max_positions: 4096}
+parallel: {tensor: 1, pipeline: 1}
+workload: {batch_size: 4, warmup: {iterations: 20}}
+"""
 _RUN = ("config.yaml", "result.json", "operators.csv", "provenance.json")
 _SWEEP = """
 name: small
@@ -301,7 +329,7 @@ def _made() -> dict[str, bytes]:
         (folder / "s.yaml").write_text(_SWEEP)
         (folder / "r.txt").write_text("0x40 READ 0\n0x80 WRITE 3\n")
         _called("sweep", str(folder / "s.yaml"), "--out", str(folder / "o"), "--workers", "1")
-        _called("run", *_set("decode in PIM"), "--out", str(folder / "w"))
+        _called("run", *shlex.split(_settings("decode in PIM")), "--out", str(folder / "w"))
         _called("trace", "vit", "vit-s16", "--image-size", "32", "-o", str(folder / "t.jsonl"))
         _called(
             "memory", "replay", "hbm2", str(folder / "r.txt"), "--channels", "1", "--commands", str(folder / "k.csv")
@@ -320,10 +348,6 @@ def _made() -> dict[str, bytes]:
 
 
 def _called(*arguments: str) -> None:
-    import contextlib
-
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        try:
-            main(list(arguments))
-        except SystemExit as end:
-            assert not end.code, arguments
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    assert not end.value.code, arguments
