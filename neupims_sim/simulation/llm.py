@@ -173,7 +173,7 @@ def _simulate_stage(device: Device, plan: _Plan) -> _Stage:
     end = device.totals()
     first, last, steps = recorder.window(begin, simulated)
     block = last.since(first).per(steps)
-    if not policy.barriers and searching is None:
+    if not policy.barriers and workload.background is None:
         block = _with_work_of(block, end.since(begin).per(simulated))
     total = sum_of([(1, end), (layers - simulated, block)])
     hidden_bytes = micro_batch.size * model.d_model * config.npu.element_bytes
