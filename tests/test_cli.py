@@ -164,13 +164,17 @@ def test_the_package_runs_as_a_module() -> None:
         assert word in done.stdout + done.stderr
 
 
-def test_the_shell_completes_commands_and_options() -> None:
-    words = {"COMP_WORDS": "neupims-sim mem", "COMP_CWORD": "1", "_NEUPIMS_SIM_COMPLETE": "complete_bash"}
+def test_the_shell_completes_commands_and_names() -> None:
     command = [sys.executable, "-m", "neupims_sim"]
-    done = subprocess.run(command, env=os.environ | words, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["memory"]
-    help_text = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
-    assert {"--install-completion", "--show-completion"} <= set(help_text.split())
+    for words, completed in (("mem", ["memory"]), ("run npu", ["npu_only", "npu_pim"]), ("sweep q", ["quickstart"])):
+        line = f"neupims-sim {words}"
+        asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1), "_NEUPIMS_SIM_COMPLETE": "complete_bash"}
+        done = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=False)
+        assert done.stdout.split() == completed
+
+
+def test_completion_can_be_installed(capsys: Captured) -> None:
+    assert {"--install-completion", "--show-completion"} <= set(run(capsys, "--help")[1].split())
 
 
 @pytest.mark.parametrize(

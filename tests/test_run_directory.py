@@ -177,12 +177,23 @@ def test_what_somebody_puts_there_while_it_runs_stays(capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize(
-    ("out", "words"), [(".", "within it"), ("..", "holds"), ("file", "not a directory"), ("/", "within it")]
+    ("out", "words"),
+    [
+        (".", "within it"),
+        ("..", "holds"),
+        ("../file", "not a directory"),
+        ("../file/below", "cannot be written"),
+        ("/proc/x/y", "cannot be written"),
+        ("/", "within it"),
+    ],
 )
-def test_a_folder_that_cannot_be_replaced_is_refused(capsys: Captured, out: str, words: str) -> None:
+def test_a_folder_that_cannot_be_replaced_is_refused_before_anything_is_simulated(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, out: str, words: str
+) -> None:
+    monkeypatch.setattr("neupims_sim.simulation.simulate", lambda *_: pytest.fail("simulated"))
     Path("file").touch()
     os.mkdir("empty")
-    os.chdir("empty" if out != "file" else ".")
+    os.chdir("empty")
     code, _, err = run(capsys, "run", *QUICK, "--out", out)
     assert (code, err.count("\n")) == (2, 1)
     assert words in err

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption, group
+from neupims_sim.cli.options import ConfigArgument, JsonOption, SetOption, group, names_of
 from neupims_sim.cli.output import print_json
 from neupims_sim.config import Config, MemoryConfig, check_file, dump_config, load_config
-from neupims_sim.config.files import label
+from neupims_sim.config.files import EXPERIMENTS, KINDS, label
 from neupims_sim.config.starting import start
 from neupims_sim.errors import InputError
 
@@ -55,7 +55,9 @@ def new(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="Of a system, model, memory, NPU, workload, preset, sweep or experiment: see `list`."
+            metavar="NAME",
+            help="Of a system, model, memory, NPU, workload, preset, sweep or experiment: see `list`.",
+            autocompletion=names_of(*KINDS, EXPERIMENTS),
         ),
     ],
 ) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import typer
 
 import neupims_sim
+from neupims_sim.cli.options import names_of
 from neupims_sim.cli.sweep import Dask, RetryFailed, Workers, run_with_progress, tell_failures
 from neupims_sim.config.files import label, read_text
 from neupims_sim.sweeps import Sweep, read_sweep
@@ -27,6 +28,7 @@ def experiment(
         typer.Argument(
             metavar="EXPERIMENT",
             help="A name (`list experiments` shows them), or a folder with sweep.yaml and README.md.",
+            autocompletion=names_of("experiments"),
         ),
     ],
     quick: Annotated[

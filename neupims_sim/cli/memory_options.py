@@ -7,10 +7,16 @@ from typing import Annotated
 
 import typer
 
+from neupims_sim.cli.options import names_of
 from neupims_sim.config import MemoryConfig, load_memory
 from neupims_sim.errors import InputError
 
-MemoryArgument = Annotated[str, typer.Argument(metavar="MEMORY", help="A name in configs/memory, or a YAML file.")]
+MemoryArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MEMORY", help="A name in configs/memory, or a YAML file.", autocompletion=names_of("memory")
+    ),
+]
 TraceArgument = Annotated[
     Path | None, typer.Argument(metavar="[TRACE]", help="Requests: '0xADDRESS READ|WRITE CYCLE' per line.")
 ]

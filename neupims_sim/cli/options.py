@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -9,8 +11,27 @@ import typer
 from neupims_sim.errors import InputError
 from neupims_sim.units import parse_image_size
 
+
+def names_of(*kinds: str) -> Callable[[str], list[str]]:
+    """For ``autocompletion``: what can be named of some kinds; of the shell there is no error to be seen."""
+
+    def complete(incomplete: str) -> list[str]:
+        from neupims_sim.config import available  # here, because the program has options of its own
+
+        with suppress(InputError):
+            return [name for kind in kinds for name in available(kind) if name.startswith(incomplete)]
+        return []
+
+    return complete
+
+
 ConfigArgument = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A YAML file, or the stem of one in configs/systems.")
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help="A YAML file, or the stem of one in configs/systems.",
+        autocompletion=names_of("systems"),
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,

@@ -93,7 +93,7 @@ def spinner(what: str) -> Iterator[None]:
         return
     columns = (
         rich.progress.SpinnerColumn(),
-        rich.progress.TextColumn("{task.description}"),
+        rich.progress.TextColumn("{task.description}", markup=False),
         rich.progress.TimeElapsedColumn(),
     )
     with rich.progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:

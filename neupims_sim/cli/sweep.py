@@ -19,6 +19,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from neupims_sim.cli.options import names_of
 from neupims_sim.cli.output import print_table
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError
@@ -47,7 +48,14 @@ RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run points ag
 
 
 def sweep(
-    file: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep file, or the stem of one in configs/sweeps.")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="SWEEP",
+            help="A sweep file, or the stem of one in configs/sweeps.",
+            autocompletion=names_of("sweeps"),
+        ),
+    ],
     workers: Workers = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Results folder; results/<name> unless given.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -57,6 +58,7 @@ def check_run_directory(directory: Path, named: str = "") -> None:
     """
     where = named or label(directory)
     try:
+        _try_folder_beside(directory.resolve())
         if not directory.exists():
             return
         if not directory.is_dir():
@@ -68,9 +70,17 @@ def check_run_directory(directory: Path, named: str = "") -> None:
         if not foreign and names and not _is_resolved(directory / CONFIG):
             foreign = names
     except OSError as error:
-        raise InputError(f"{where}: {error.strerror or error}") from error
+        raise InputError(f"{where}: cannot be written: {error.strerror or error}") from error
     if foreign:
         raise InputError(f"{where}: holds {foreign[0]}, which no run has written; name another folder")
+
+
+def _try_folder_beside(directory: Path) -> None:
+    """Make a folder in the nearest folder above that there is, and remove it; raises OSError if that is not possible."""
+    parent = next(parent for parent in (*directory.parents, directory) if parent.exists())
+    trial = parent / f".{secrets.token_hex(8)}"
+    trial.mkdir()
+    trial.rmdir()
 
 
 def _is_resolved(path: Path) -> bool:
