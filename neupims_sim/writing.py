@@ -69,10 +69,12 @@ def replaced_folder(path: Path, named: str | None = None) -> Iterator[Path]:
         try:
             temporary.mkdir(parents=True)
             yield temporary
-            if target.exists():
-                _exchange(temporary, target)
-            else:
+            try:
                 temporary.rename(target)
+            except OSError:  # something is there
+                if not target.is_dir():
+                    raise
+                _exchange(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             with suppress(OSError):  # they are not empty, which is as it should be

@@ -160,7 +160,11 @@ def test_a_name_of_two_kinds_must_be_told_apart(capsys: Captured) -> None:
 
 def test_an_experiment_is_found_by_name_from_anywhere(capsys: Captured) -> None:
     assert find_experiment("fig13_ablation") == (ROOT / "experiments" / "fig13_ablation", False)
-    assert find_experiment("vision/search") == (ROOT / "experiments" / "vision" / "search", False)
+    assert (
+        find_experiment("experiments/vision/search/")
+        == find_experiment("vision/search")
+        == (ROOT / "experiments" / "vision" / "search", False)
+    )
     shutil.copytree(ROOT / "experiments" / "presets", "experiments/fig13_ablation")
     assert find_experiment("fig13_ablation") == (Path("experiments/fig13_ablation").resolve(), True)
     shutil.copytree(ROOT / "experiments" / "presets", "fig13_ablation")
@@ -197,8 +201,8 @@ def test_a_shipped_experiment_writes_its_page_to_the_results(
     before = {path: path.read_bytes() for path in site.rglob("*") if path.is_file()}
     for name in ("tiny", str(site / "shipped/experiments/tiny")):
         shutil.rmtree("results", ignore_errors=True)
-        code, out, _ = run(capsys, "experiment", name, "--workers", 1)
-        assert code == 0
+        code, out, err = run(capsys, "experiment", name, "--workers", 1)
+        assert code == 0, err
         assert "results/tiny/README.md" in out
         assert "2 points" in Path("results/tiny/README.md").read_text()
     assert before == {path: path.read_bytes() for path in site.rglob("*") if path.is_file()}

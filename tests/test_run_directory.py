@@ -13,7 +13,7 @@ import pytest
 from cli_cases import Captured, run
 
 from neupims_sim import writing
-from neupims_sim.config import config_hash, load_config
+from neupims_sim.config import config_hash, dump_config, load_config
 from neupims_sim.errors import InputError
 from neupims_sim.simulation import directory as module
 from neupims_sim.simulation import run_directory
@@ -137,6 +137,15 @@ def own_configuration(folder: Path) -> None:
     (folder / "config.yaml").write_text("include: neupims\n")
 
 
+def saved_configuration(folder: Path) -> None:
+    """Of ``config show``: it begins as that of a run does."""
+    (folder / "config.yaml").write_text(dump_config(load_config("gpu_a100")))
+
+
+def folder_of_that_name(folder: Path) -> None:
+    (folder / "timeline.json.gz").mkdir()
+
+
 def own_result(folder: Path) -> None:
     (folder / "result.json").write_text("{}")
 
@@ -145,14 +154,16 @@ def own_folder(folder: Path) -> None:
     (folder / "timeline").mkdir()
 
 
-@pytest.mark.parametrize("put", [notes, own_configuration, own_result, own_folder])
+@pytest.mark.parametrize(
+    "put", [notes, own_configuration, saved_configuration, own_result, own_folder, folder_of_that_name]
+)
 @pytest.mark.parametrize("beside_a_run", [False, True])
 def test_a_folder_with_something_else_is_refused_before_anything_is_simulated(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch, put: Callable[[Path], None], beside_a_run: bool
 ) -> None:
     Path("here").mkdir()
     if beside_a_run:
-        if put in (own_configuration, own_result):
+        if put in (own_configuration, saved_configuration, own_result):
             pytest.skip("that is a run")
         run(capsys, "run", *QUICK, "--out", "here")
     put(Path("here"))
@@ -236,7 +247,7 @@ def test_results_lists_runs_and_sweeps_with_configuration_date_and_figure(capsys
     shown = {folder: (configuration, figure) for folder, configuration, _, figure in rows}
     assert len(re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d", out)) == 4
     assert shown["results/deeper/one"][0] == "gpu_h100 --set workload.batch_size=4"
-    assert shown["results/deeper/one"][1].endswith(" tokens/s")
+    assert " tokens/s" in shown["results/deeper/one"][1]
     assert shown["results/tiny"] == ("sweep tiny", "2 points")
     assert shown["results/run-bad"][0] == "odd"
     assert shown["results/run-bad"][1].startswith("damaged: result.json")

@@ -68,7 +68,8 @@ def _existing(folders: Iterable[Path]) -> list[Path]:
 
 def _user_folders() -> list[Path]:
     """The folders in NEUPIMS_SIM_PATH; raises InputError if one is missing."""
-    folders = [Path(text).expanduser() for text in os.environ.get(PATH_VARIABLE, "").split(os.pathsep) if text]
+    stated = os.environ.get(PATH_VARIABLE, "").split(os.pathsep)
+    folders = [Path(os.path.expanduser(text)) for text in stated if text]
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"environment variable {PATH_VARIABLE}: {label(folder)}: no such folder")

@@ -66,8 +66,8 @@ def check_run_directory(directory: Path, named: str = "") -> None:
         if os.path.ismount(directory) or directory.samefile(Path.cwd()):
             raise InputError(f"{where}: cannot be replaced as a whole; name a folder within it")
         names = sorted(path.name for path in directory.iterdir())
-        foreign = [name for name in names if name not in FILES]
-        if not foreign and names and not _is_resolved(directory / CONFIG):
+        foreign = [name for name in names if name not in FILES or not (directory / name).is_file()]
+        if not foreign and not _is_run(directory):
             foreign = names
     except OSError as error:
         raise InputError(f"{where}: cannot be written: {error.strerror or error}") from error
@@ -83,11 +83,11 @@ def _try_folder_beside(directory: Path) -> None:
     trial.rmdir()
 
 
-def _is_resolved(path: Path) -> bool:
-    """Whether a configuration is one that a run has written."""
-    if not path.is_file():
+def _is_run(directory: Path) -> bool:
+    """Whether a folder has the result of a run, and the configuration that the run has written; not just somebody's file of that name."""
+    if not (directory / CONFIG).is_file() or not (directory / RESULT).is_file():
         return False
-    with path.open("rb") as file:
+    with (directory / CONFIG).open("rb") as file:
         return file.read(len(RESOLVED)) == RESOLVED.encode()
 
 

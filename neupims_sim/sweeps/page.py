@@ -17,17 +17,18 @@ BEGIN, END = "<!-- tables -->", "<!-- /tables -->"
 def find_experiment(name: str) -> tuple[Path, bool]:
     """The folder of an experiment, and whether its page may be written there: nothing is written into an installation.
 
-    ``name`` is a folder, or the path of one within a folder ``experiments`` (`neupims_sim.config.files`).
+    ``name`` is a folder, or the path of one within a folder ``experiments`` (`neupims_sim.config.files`), with or without the latter.
     """
     path, known = Path(name), available(EXPERIMENTS)
-    if path.is_dir() and ((path / SWEEP).is_file() or name not in known):
+    named = name.rstrip("/").removeprefix(f"{EXPERIMENTS}/")
+    if path.is_dir() and ((path / SWEEP).is_file() or named not in known):
         if not (path / SWEEP).is_file():
             raise InputError(f"{label(path / SWEEP)}: no such file; an experiment is a folder with {SWEEP} and {PAGE}")
         return path, not path.resolve().is_relative_to(Path(neupims_sim.__file__).resolve().parent)
-    if name in known:
-        return known[name], is_users(known[name], EXPERIMENTS)
+    if named in known:
+        return known[named], is_users(known[named], EXPERIMENTS)
     problem = "is a file; an experiment is a folder" if path.exists() else "neither a folder nor an experiment"
-    raise InputError(f"experiment {name!r}: {problem}; {suggestion(name, known)}")
+    raise InputError(f"experiment {name!r}: {problem}; {suggestion(named, known)}")
 
 
 def read_page(path: Path) -> str:
