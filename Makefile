@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint quick bench validation clean
+.PHONY: demo test lint quick bench fuzz validation clean
 
 demo: $(VENV)/.installed
 	$(BIN)/neupims-sim sweep configs/sweeps/quickstart.yaml --out results/quickstart
@@ -26,6 +26,10 @@ quick: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/run.py
+
+# Hostile input, about an hour; the counts go into docs/fuzzing.md.
+fuzz: $(VENV)/.installed-dev
+	cd tests && $(abspath $(BIN))/python -m fuzz --page
 
 # REQUESTS=DIR: the request batches of the public NeuPIMs repository, for the section on whole blocks.
 validation: $(VENV)/.installed

@@ -72,7 +72,11 @@ Name = Annotated[str, Field(min_length=1, max_length=MOST_NAME)]
 PathText = Annotated[str, Field(min_length=1, max_length=MOST_PATH)]
 
 Count = Annotated[int, Whole(1, 65_536)]
-"""Of units, of devices, of requests or images in a batch."""
+"""Of units, of devices, of requests in a batch."""
+Images = Annotated[int, Whole(1, 16_384)]
+"""Of a batch; each has operators of its own."""
+Queries = Annotated[int, Whole(1, 4_096)]
+"""Of a batch; each has the operators of a reranker."""
 Layers = Annotated[int, Whole(1, 10_000)]
 Width = Annotated[int, Whole(1, 2**20)]
 """Elements of a vector of a model: the widest models have some 20,000."""

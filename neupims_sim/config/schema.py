@@ -20,6 +20,7 @@ from neupims_sim.config.bounds import (
     Count,
     Cycles,
     FlopRate,
+    Images,
     ImageSize,
     Layers,
     Name,
@@ -28,6 +29,7 @@ from neupims_sim.config.bounds import (
     PathText,
     Picojoules,
     PositiveCycles,
+    Queries,
     Seed,
     Share,
     Tokens,
@@ -189,7 +191,7 @@ class ImagesConfig(Section):
 
     name: Name
     kind: Literal["images"]
-    batch_size: Count = 64
+    batch_size: Images = 64
     """Images per inference."""
     image_size: ImageSize = (224, 224)
     pooling: Pooling = "cls"
@@ -205,7 +207,7 @@ class RetrievalConfig(IndexConfig):
 
     name: Name
     kind: Literal["retrieval"]
-    queries: Annotated[int, Whole(1, 16_384)] = 1
+    queries: Queries = 1
     """Queries that go through each step together."""
     extract: bool = True
     """Whether the queries are images from which ``model`` extracts the descriptors."""

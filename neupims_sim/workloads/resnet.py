@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from neupims_sim.config import ResnetConfig
-from neupims_sim.config.bounds import Count, Pixels, require
+from neupims_sim.config.bounds import Images, Pixels, require
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.trace import Tensor, Trace, TraceHeader
 from neupims_sim.trace.kinds.convolution import window_positions
@@ -118,7 +118,7 @@ def _scale_descriptor(builder: TraceBuilder, model: ResnetConfig, image: Tensor,
 def _check(image_size: tuple[int, int], batch: int) -> None:
     for side in image_size:
         require("image_size", side, Pixels)
-    require("batch", batch, Count)
+    require("batch", batch, Images)
 
 
 def _scaled(image_size: tuple[int, int], scale: float) -> tuple[int, int]:

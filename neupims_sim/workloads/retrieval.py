@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from neupims_sim.config import ResnetConfig, VitConfig
-from neupims_sim.config.bounds import Count, Pixels, Vectors, Width, require
+from neupims_sim.config.bounds import Pixels, Queries, Vectors, Width, require
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.trace import Tensor, Trace, TraceHeader
 from neupims_sim.workloads import resnet, vit
@@ -46,7 +46,7 @@ def generate_retrieval(
     """
     require("database", database, Vectors)
     require("dimensions", dimensions, Width)
-    require("queries", queries, Count)
+    require("queries", queries, Queries)
     require("top", top_m, Vectors)
     for side in image_size:
         require("image_size", max(1, side), Pixels)  # what is too small is for the models to say

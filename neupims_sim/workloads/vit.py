@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from neupims_sim.config import VitConfig
-from neupims_sim.config.bounds import Count, Pixels, require
+from neupims_sim.config.bounds import Images, Pixels, require
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.trace import Tensor, Trace, TraceHeader
 from neupims_sim.workloads.building import TraceBuilder
@@ -67,7 +67,7 @@ def extract(
 
 
 def _check(model: VitConfig, image_size: tuple[int, int], batch: int, pooling: str, groups: int | None) -> None:
-    require("batch", batch, Count)
+    require("batch", batch, Images)
     for side in image_size:
         if side < 1 or side % model.patch:
             size = "x".join(map(str, image_size))

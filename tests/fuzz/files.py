@@ -169,7 +169,7 @@ _DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
 # --- the files ---
 
 
-def _settings(base: str) -> str:
+def settings_of(base: str) -> str:
     """A small configuration as arguments."""
     system, *settings = BASES[base]
     return shlex.join([system, *(text for setting in settings for text in ("--set", setting))])
@@ -178,7 +178,7 @@ def _settings(base: str) -> str:
 @cache
 def seeds() -> tuple[Seed, ...]:
     """A valid file of every kind, and the calls that read it."""
-    made, decode = _made(), _settings("decode in PIM")
+    made, decode = _made(), settings_of("decode in PIM")
     resolved = dump_config(load_config(BASES["decode in PIM"][0], BASES["decode in PIM"][1:]))
     reads = {"r.txt": _READS}
     replay = "memory replay hbm2 r.txt --channels 1"
@@ -329,7 +329,7 @@ def _made() -> dict[str, bytes]:
         (folder / "s.yaml").write_text(_SWEEP)
         (folder / "r.txt").write_text("0x40 READ 0\n0x80 WRITE 3\n")
         _called("sweep", str(folder / "s.yaml"), "--out", str(folder / "o"), "--workers", "1")
-        _called("run", *shlex.split(_settings("decode in PIM")), "--out", str(folder / "w"))
+        _called("run", *shlex.split(settings_of("decode in PIM")), "--out", str(folder / "w"))
         _called("trace", "vit", "vit-s16", "--image-size", "32", "-o", str(folder / "t.jsonl"))
         _called(
             "memory", "replay", "hbm2", str(folder / "r.txt"), "--channels", "1", "--commands", str(folder / "k.csv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,9 +10,10 @@ import typer
 
 from fuzz.execution import Case
 from fuzz.fields import HOSTILE
-from fuzz.files import seeds
+from fuzz.files import seeds, settings_of
 from neupims_sim.cli.main import app
 
+_SMALL = tuple(shlex.split(settings_of("decode in PIM")))
 _BASES: dict[str, tuple[str, ...]] = {
     "npu gemm": ("npu", "gemm", "16", "16", "16"),
     "trace vit": ("trace", "vit", "vit-s16", "-o", "t.jsonl", "--image-size", "32"),
@@ -29,9 +31,9 @@ _BASES: dict[str, tuple[str, ...]] = {
     "list": ("list", "systems"),
     "config show": ("config", "show", "neupims"),
     "config new": ("config", "new", "neupims"),
-    "run": ("run", "neupims", "--set", "model.layers=2", "--set", "parallel.pipeline=1", "--set", "workload.batch_size=2", "--out", "w"),
+    "run": ("run", *_SMALL, "--out", "w"),
     "sweep": ("sweep", "s.yaml", "--out", "o2", "--workers", "1"),
-    "serve": ("serve", "neupims", "--requests", "q.csv", "--set", "serving.cost={model: constant, seconds: 0.01}", "--out", "w"),
+    "serve": ("serve", *_SMALL, "--requests", "q.csv", "--set", "serving.cost={model: constant, seconds: 0.01}", "--out", "w"),
 }  # fmt: skip
 """Calls that work, by command; they name files of `fuzz.files`."""
 _LEFT_OUT = {"--help", "--version", "--install-completion", "--show-completion", "--dask"}
@@ -75,8 +77,10 @@ def option_cases() -> Iterator[Case]:
 
 
 def _commands() -> Iterator[tuple[str, Any]]:
-    group: Any = typer.main.get_command(app)
-    for name, command in group.commands.items():
+    program: Any = typer.main.get_command(app)
+    context = typer.Context(command=program)
+    for name in program.list_commands(context):
+        command = program.get_command(context, name)
         if hasattr(command, "commands"):
             for inner, nested in command.commands.items():
                 yield f"{name} {inner}", nested
