@@ -21,9 +21,10 @@ from unittest.mock import Mock
 import pytest
 from cli_cases import run
 
-from neupims_sim.config import Config
+from neupims_sim.config import Config, load_config
 from neupims_sim.errors import InputError
-from neupims_sim.sweeps import load_results, sweep
+from neupims_sim.simulation import check_fits, simulate
+from neupims_sim.sweeps import Progress, load_results, sweep
 from neupims_sim.sweeps.cluster import execute_on_cluster
 from neupims_sim.sweeps.database import FILE, Store
 from neupims_sim.sweeps.store import count_other_code
@@ -483,6 +484,45 @@ def test_dask_without_its_package_is_one_line(file: Path, tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InputError, match=r"--dask needs the package distributed: pip install 'neupims-sim\[dask\]'"):
         sweep(file, tmp_path / "out", run_point=must_not_run, dask="tcp://127.0.0.1:1")
+
+
+# --- points that do not fit ---
+
+
+def test_points_that_do_not_fit_fail_before_any_other_runs_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = tmp_path / "s.yaml", tmp_path / "out"
+    file.write_text(
+        "name: s\nmetrics: [cycles]\nbase: {workload.batch_size: 4, workload.context_tokens: 16}\n"
+        "grid:\n  system: [neupims, npu_only, gpu_a100]\n  model.layers: [2, 2000]\n"
+    )
+    monkeypatch.setattr("neupims_sim.simulation.simulate", lambda config: Mock(to_json=lambda: {"cycles": 1}))
+    seen: list[Progress] = []
+    table = sweep(file, out, 1, on_progress=seen.append)
+    assert list(table["status"]) == ["ok", "failed"] * 3
+    assert [progress.done for progress in seen if not progress.stage] == [0, 3, 4, 5, 6]
+    (unfit,) = [progress.unfit for progress in seen if progress.unfit]
+    assert [failure.place.split(", ")[1] for failure in unfit] == ["model.layers=2000"] * 3
+    code, _, err = run(capsys, "sweep", file, "--workers", 1, "--out", tmp_path / "again")
+    assert code == 1
+    assert err.count("does not fit, the others go on: ") >= 1
+    assert "failed: " not in err
+    assert (tmp_path / "again/points.csv").read_bytes() == (out / "points.csv").read_bytes()
+
+
+@pytest.mark.parametrize("system", ["neupims", "npu_only", "npu_pim", "gpu_a100"])
+def test_what_the_check_refuses_the_simulation_refuses_alike(system: str) -> None:
+    for layers in (1, 2000):
+        config = load_config(system, {"model.layers": layers, "workload.batch_size": 4, "workload.context_tokens": 16})
+        told = []
+        for function in (check_fits, simulate) if layers > 1 else (check_fits,):
+            try:
+                function(config)
+            except InputError as error:
+                told.append(str(error))
+        assert len(told) == (2 if layers > 1 else 0)
+        assert len(set(told)) <= 1
 
 
 # --- damaged stores ---

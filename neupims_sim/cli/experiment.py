@@ -53,8 +53,8 @@ def experiment(
     file = folder / SWEEP
     definition = read_sweep(file, plots=False)
     results = out or Path("results") / (f"{definition.name}-quick" if quick else definition.name)
-    table = run_with_progress(file, results, workers, quick, dask, retry_failed)
-    failed = tell_failures(definition, table)
+    table, told = run_with_progress(file, results, workers, quick, dask, retry_failed)
+    failed = tell_failures(definition, table, told)
     if failed < len(table):
         target = folder if is_own and not quick else results
         for written in _write(definition, table, results, target, page, _command(folder if is_own else name, quick)):

@@ -6,7 +6,7 @@ import io
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -69,9 +69,9 @@ def sweep(
     """
     definition = read_sweep(file, plots=False)
     directory = out or Path("results") / definition.name
-    table = run_with_progress(file, directory, workers, dask=dask, retry_failed=retry_failed)
+    table, told = run_with_progress(file, directory, workers, dask=dask, retry_failed=retry_failed)
     _print_table(definition, table)
-    failed = tell_failures(definition, table)
+    failed = tell_failures(definition, table, told)
     typer.echo(f"results in {label(directory)}", err=True)
     if failed:
         raise typer.Exit(1)
@@ -84,13 +84,17 @@ def run_with_progress(
     quick: bool = False,
     dask: str | None = None,
     retry_failed: bool = False,
-) -> pd.DataFrame:
-    """Run a sweep, with progress and a summary on stderr; an interruption ends the program with 128 + the signal's number."""
-    start, last = time.monotonic(), Progress(0, 0, 0, 0)
+) -> tuple[pd.DataFrame, set[str]]:
+    """Run a sweep, with progress and a summary on stderr; returns its table, and the places whose failure has been told.
+
+    An interruption ends the program with 128 + the signal's number.
+    """
+    start, last, told = time.monotonic(), Progress(0, 0, 0, 0), set[str]()
 
     def remember(progress: Progress) -> None:
         nonlocal last
         last = progress
+        told.update(failure.place for failure in progress.unfit)
         show(progress)
 
     try:
@@ -106,7 +110,7 @@ def run_with_progress(
             )
         raise typer.Exit(exit_code(interrupt)) from None
     typer.echo(_summary(last, time.monotonic() - start), err=True)
-    return table
+    return table, told
 
 
 def _summary(last: Progress, seconds: float) -> str:
@@ -114,12 +118,11 @@ def _summary(last: Progress, seconds: float) -> str:
     return f"{last.done - last.reused} points run, {last.reused} reused, {last.failed} failed; {wall}"
 
 
-def tell_failures(definition: Sweep, table: pd.DataFrame) -> int:
-    """Say on stderr which points have failed, each message once; returns how many there are."""
+def tell_failures(definition: Sweep, table: pd.DataFrame, told: Collection[str] = ()) -> int:
+    """Say on stderr which points have failed, each message once, but for those at ``told`` places; returns how many there are."""
     failed = table[table["status"] == "failed"].to_dict("records")
-    for line in grouped(
-        Failure(place_text({axis: row[axis] for axis in definition.axes}), row["error"]) for row in failed
-    ):
+    failures = [Failure(place_text({axis: row[axis] for axis in definition.axes}), row["error"]) for row in failed]
+    for line in grouped(failure for failure in failures if failure.place not in told):
         typer.echo(f"failed: {line}", err=True)
     if failed:
         typer.echo(
@@ -266,7 +269,7 @@ def _shown_progress() -> Iterator[Callable[[Progress], None]]:
             if progress.stage:
                 typer.echo(f"{progress.stage} points: {progress.done:,} of {progress.total:,}", err=True)
                 return
-            for note in progress.notes:
+            for note in _lines(progress):
                 typer.echo(note, err=True)
             now = time.monotonic()
             start = start or now
@@ -295,13 +298,18 @@ def _shown_progress() -> Iterator[Callable[[Progress], None]]:
             bar.update(task, description=progress.stage or "points", completed=progress.done, total=progress.total)
             if progress.stage:
                 return
-            for note in progress.notes:
+            for note in _lines(progress):
                 bar.console.print(note, markup=False, highlight=False)
             start = start or time.monotonic()
             rate = _rate(progress, start) + _failed(progress)
             bar.update(task, rate=rate)
 
         yield move_bar
+
+
+def _lines(progress: Progress) -> list[str]:
+    """What to tell besides how far the sweep is."""
+    return [*progress.notes, *(f"does not fit, the others go on: {line}" for line in grouped(progress.unfit))]
 
 
 def _failed(progress: Progress) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,24 @@ from typing import TypeVar
 
 import pandas as pd
 
+from neupims_sim.config import Config
 from neupims_sim.config.files import label, read_text
 from neupims_sim.errors import InputError, dotted_suggestion
 from neupims_sim.interruption import interruptible
-from neupims_sim.simulation import environment
+from neupims_sim.simulation import check_fits, environment
 from neupims_sim.sweeps.cluster import execute_on_cluster
 from neupims_sim.sweeps.database import Begun, Place, Row, Store
 from neupims_sim.sweeps.definition import Sweep
-from neupims_sim.sweeps.execution import Events, OtherCodeError, RunPoint, Task, execute_here, simulate_point
+from neupims_sim.sweeps.execution import (
+    Events,
+    OtherCodeError,
+    Outcome,
+    RunPoint,
+    Task,
+    execute_here,
+    one_line,
+    simulate_point,
+)
 from neupims_sim.sweeps.failures import Failure, grouped
 from neupims_sim.sweeps.identity import Inputs, code_version
 from neupims_sim.sweeps.points import Point, expand, place_text
@@ -61,7 +71,10 @@ class Progress:
     error: str = ""
     """Why ``last`` failed, empty if it did not."""
     stage: str = ""
-    """What is done with the first ``done`` of the points before any runs (``"checking"``, ``"storing"``); empty once they run."""
+    """What is done with the first ``done`` of the points before any runs (``"checking"``, ``"storing"``, ``"fitting"``: whether the
+    batches fit); empty once they run."""
+    unfit: tuple[Failure, ...] = ()
+    """Points that failed before any has run, because their batch does not fit into the memory."""
     notes: tuple[str, ...] = ()
     """What the user should know about the store that was found, one line each."""
 
@@ -139,10 +152,10 @@ def sweep(
 
 
 def _told(stage: str, total: int, items: Iterable[T], on_progress: Callable[[Progress], None]) -> Iterator[T]:
-    """The items; tells now and then how many of many have been taken."""
-    due = 0.0
+    """The items; tells now and then how many have been taken, of many from the first on."""
+    due = 0.0 if total >= MANY_POINTS else time.monotonic() + STAGE_SECONDS
     for done, item in enumerate(items):
-        if total >= MANY_POINTS and time.monotonic() >= due:
+        if time.monotonic() >= due:
             on_progress(Progress(total, 0, done, 0, stage=stage))
             due = time.monotonic() + STAGE_SECONDS
         yield item
@@ -177,6 +190,12 @@ def _run(
     if not pending:
         return
     store.note_environment(environment())
+    if run_point is simulate_point:
+        unfit = _unfit(store, pending, on_progress)
+        pending = [point for point in pending if point not in unfit]
+        done, failed = done + len(unfit), failed + len(unfit)
+        if unfit:
+            on_progress(Progress(total, reused, done, failed, unfit=tuple(unfit.values())))
     tasks = (Task(point, store.config(point)) for point in pending)
     workers = min(workers or _cpus(), len(pending))
     try:
@@ -193,6 +212,18 @@ def _run(
         raise InputError(
             f"{error}: the program has changed; finished points are stored, run the same command again"
         ) from None
+
+
+def _unfit(store: Store, pending: Sequence[int], on_progress: Callable[[Progress], None]) -> dict[int, Failure]:
+    """Points whose batch does not fit: they fail before any other takes the time to run."""
+    found: dict[int, Failure] = {}
+    for point in _told("fitting", len(pending), pending, on_progress):
+        try:
+            check_fits(Config.model_validate_json(store.config(point)))
+        except InputError as error:
+            store.finish(point, Outcome(error=one_line(str(error))))
+            found[point] = Failure(place_text(store.axes(point)), one_line(str(error)))
+    return found
 
 
 def _events(run_point: RunPoint, tasks: Iterator[Task], workers: int, dask: str | None) -> Events:
