@@ -21,7 +21,7 @@ from neupims_sim.sweeps.store import as_cell
 MOST_ROWS = 5_000
 """Of made-up results; of more points there are those with the first values of every axis, and with those that the plots name."""
 _SCALARS = {field.name for field in fields(Result) if "Mapping" not in str(field.type)}
-_FAMILIES = {field.name for field in fields(Result)} - _SCALARS
+_FAMILIES = {field.name for field in fields(Result)} - _SCALARS | {"serving"}
 _TEXTS = ("item", "interleaving", "config_hash", "observations")
 _OPERATORS = {"qkv": "systolic arrays", "gelu": "vector units", "logits": "PIM"}
 _MEMBERS: Mapping[str, Sequence[str]] = {

@@ -57,6 +57,14 @@ def simulate_point(config: Config) -> dict[str, Any]:
     return simulate(config).to_json()
 
 
+def check_point(config: Config) -> None:
+    """Raise InputError if `simulate_point` would refuse the configuration before it simulates: work that does not fit."""
+    from neupims_sim.simulation import check_fits
+
+    if not config.serving.requests.stated:
+        check_fits(config)
+
+
 def execute_here(run_point: RunPoint, tasks: Iterator[Task]) -> Events:
     """Run every task in this process."""
     for task in tasks:

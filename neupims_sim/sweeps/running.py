@@ -18,7 +18,7 @@ from neupims_sim.config import Config
 from neupims_sim.config.files import label, read_text
 from neupims_sim.errors import InputError, dotted_suggestion
 from neupims_sim.interruption import interruptible
-from neupims_sim.simulation import check_fits, environment
+from neupims_sim.simulation import environment
 from neupims_sim.sweeps.cluster import execute_on_cluster
 from neupims_sim.sweeps.database import Begun, Place, Row, Store
 from neupims_sim.sweeps.definition import Sweep
@@ -28,6 +28,7 @@ from neupims_sim.sweeps.execution import (
     Outcome,
     RunPoint,
     Task,
+    check_point,
     execute_here,
     one_line,
     simulate_point,
@@ -219,7 +220,7 @@ def _unfit(store: Store, pending: Sequence[int], on_progress: Callable[[Progress
     found: dict[int, Failure] = {}
     for point in _told("fitting", len(pending), pending, on_progress):
         try:
-            check_fits(Config.model_validate_json(store.config(point)))
+            check_point(Config.model_validate_json(store.config(point)))
         except InputError as error:
             store.finish(point, Outcome(error=one_line(str(error))))
             found[point] = Failure(place_text(store.axes(point)), one_line(str(error)))
