@@ -74,7 +74,8 @@ def test_a_configuration_and_a_result_show_what_they_are_about() -> None:
         assert word in repr(config)
     assert repr(config.model).startswith("ModelConfig(name='gpt3-7b', family='decoder', layers=32")
     result = simulate(small("gpu_a100"))
-    assert repr(result).startswith(f"Result(cycles={result.cycles}, seconds={result.seconds:.6g}, ")
+    assert repr(result).startswith("Result(")
+    assert f"cycles={result.cycles}, seconds={result.seconds:.6g}, " in repr(result)
 
 
 @dataclass(frozen=True, repr=False)
