@@ -19,7 +19,7 @@ from cli_cases import Captured, run
 from typer.main import get_command
 
 from neupims_sim import __version__
-from neupims_sim.cli.main import app
+from neupims_sim.cli.main import COMMANDS, _summary, app
 from neupims_sim.config import Config, load_config
 
 
@@ -284,3 +284,42 @@ def test_config_check_refuses_what_the_memory_engine_would(
     assert err.startswith(f"error: {file}")
     assert message in err
     assert err.count("\n") == 1
+
+
+# --- start-up ---
+
+
+def test_help_says_of_every_command_what_its_own_help_does(capsys: Captured) -> None:
+    listed = run(capsys, "--help")[1]
+    for name in COMMANDS:
+        command: Any = get_command(app).get_command(None, name)  # type: ignore[attr-defined]
+        assert _summary(*COMMANDS[name]) == command.help
+        assert command.get_short_help_str(40).rstrip(".")[:20] in " ".join(listed.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unwanted"),
+    [
+        (["--help"], {"pandas", "matplotlib", "numba", "numpy", "yaml", "simpy"}),
+        (["--version"], {"pandas", "matplotlib", "numba", "numpy", "yaml", "simpy"}),
+        (["run", "--help"], {"pandas", "matplotlib", "numba"}),
+        (["config", "show", "neupims"], {"pandas", "matplotlib"}),
+    ],
+)
+def test_a_command_loads_nothing_that_it_does_without(arguments: list[str], unwanted: set[str]) -> None:
+    program = (
+        "import sys; from neupims_sim.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(*sys.modules, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", program, *arguments]
+    loaded = subprocess.run(command, capture_output=True, text=True).stderr.split()
+    assert "neupims_sim.cli.main" in loaded
+    assert not unwanted & set(loaded)
+
+
+def test_a_run_makes_no_table() -> None:
+    program = "import sys, neupims_sim.simulation; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.split()
+    assert "neupims_sim.simulation" in loaded
+    assert not {"pandas", "matplotlib"} & set(loaded)

@@ -6,16 +6,18 @@ be, else with traceback; 128 and the number of a signal that has ended the progr
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import neupims_sim
 from neupims_sim.cli.options import group
@@ -60,6 +62,13 @@ class _Program(TyperGroup):
             found.command(cmd_name)(function)
         return typer.main.get_command(found)
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """What the source says of each command; to load them all would take a second."""
+        known: dict[str, Any] = {
+            name: TyperCommand(name, callback=None, help=_summary(*place)) for name, place in COMMANDS.items()
+        }
+        TyperGroup(commands=known).format_commands(ctx, formatter)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             with interruptible():
@@ -68,6 +77,21 @@ class _Program(TyperGroup):
             with suppress(OSError):  # the terminal may be gone
                 print("error:", interrupt if str(interrupt) else "interrupted", file=sys.stderr)
             raise typer.Exit(exit_code(interrupt)) from None
+
+
+def _summary(module: str, attribute: str) -> str:
+    """The docstring of a command's function, or the text that its group is made with, as they stand in its module's file."""
+    tree = ast.parse(Path(__file__).with_name(f"{module}.py").read_bytes())
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == attribute:
+            return ast.get_docstring(node) or ""
+        if (
+            isinstance(node, ast.Assign)
+            and ast.unparse(node.targets[0]) == attribute
+            and isinstance(node.value, ast.Call)
+        ):
+            return str(ast.literal_eval(node.value.args[0]))
+    raise LookupError(f"{attribute} in {module}.py")
 
 
 app = group("", name=NAME, cls=_Program, add_completion=True, context_settings={"help_option_names": ["-h", "--help"]})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from neupims_sim.config.files import label
 from neupims_sim.errors import InputError, suggestion
@@ -23,6 +23,9 @@ from neupims_sim.memory.spec import (
     ResolvedSpec,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Int64Array = npt.NDArray[np.int64]
 
 _PLACES = (("pseudo_channel", PSEUDO_CHANNEL), ("rank", RANK), ("bank_group", BANK_GROUP), ("bank", BANK))
@@ -36,6 +39,8 @@ def command_table(spec: ResolvedSpec, log: Int64Array) -> pd.DataFrame:
 
     ``log``: int64 [commands, LOG_FIELDS].
     """
+    import pandas as pd  # here, because it is slow to load, and a run makes no table
+
     logged = dict(zip(LOG_FIELDS, log.T, strict=True))
     levels = command_levels(spec)[logged["command"]]
     table = pd.DataFrame(
@@ -78,6 +83,8 @@ def _sizes(spec: ResolvedSpec) -> Sequence[int]:
 
 
 def _unless(empty: npt.NDArray[np.bool_], values: Int64Array) -> pd.Series[int]:
+    import pandas as pd  # here, because it is slow to load, and a run makes no table
+
     return pd.Series(values, dtype="Int64").mask(empty)
 
 
@@ -86,6 +93,8 @@ def read_commands(spec: ResolvedSpec, path: str | Path) -> Int64Array:
 
     Raises InputError for a file that cannot be read, a missing column, an unknown command, and a place that the memory does not have.
     """
+    import pandas as pd  # here, because it is slow to load, and a run makes no table
+
     path = Path(path)
     try:
         table = pd.read_csv(path)
@@ -124,6 +133,8 @@ def _column(table: pd.DataFrame, name: str, path: Path) -> pd.Series[str]:
 
 def _numbers(table: pd.DataFrame, name: str, path: Path, below: int | None) -> Int64Array:
     """A column of non-negative integers; an empty cell counts as 0."""
+    import pandas as pd  # here, because it is slow to load, and a run makes no table
+
     values = pd.to_numeric(_column(table, name, path), errors="coerce").where(table[name].notna(), 0)
     wrong = values.isna() | (values < 0) | (values % 1 != 0)
     if below is not None:
