@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from neupims_sim.config import (
     Config,
@@ -21,6 +25,7 @@ from neupims_sim.config import (
     load_config,
     load_memory,
     load_section,
+    yaml_text,
 )
 from neupims_sim.config.loader import merge
 from neupims_sim.config.memory import Constraint
@@ -618,3 +623,87 @@ def test_a_speed_grade_applies_between_its_file_and_what_builds_on_it(tmp_path: 
     assert (chosen.timing["CL"], chosen.timing["tRP"]) == (8, 9)
     with pytest.raises(InputError, match=r"speed='fats': no such speed grade; .*did you mean fast"):
         load_memory(tmp_path / "part.yaml", overrides={"speed": "fats"})
+
+
+@pytest.mark.parametrize(
+    ("timing", "told"),
+    [
+        ({f"t{n}": f"max(t{n + 1} + 1, t{n + 1}, t{n + 1} - 1)" for n in range(30)} | {"t30": 1}, 31),
+        ({f"t{n}": f"t{n + 1} * t{n + 1}" for n in range(20)} | {"t20": 9}, "yields more than 1,099,511,627,776"),
+        ({f"t{n}": f"t{n + 1}" for n in range(200)} | {"t200": 1}, "leads through more than 32 other parameters"),
+    ],
+)
+def test_timings_that_lead_to_others_are_computed_once_each(tmp_path: Path, timing: dict[str, Any], told: Any) -> None:
+    path = write(tmp_path / "mine.yaml", "base: hbm2\n" + yaml_text.dump({"timing": timing}))
+    start = time.perf_counter()
+    if isinstance(told, int):
+        assert load_memory(path).timing["t0"] == told
+    else:
+        with pytest.raises(InputError, match=rf"mine\.yaml: timing\.t\d+=.*{told}"):
+            load_memory(path)
+    assert time.perf_counter() - start < 3
+
+
+# --- bounds ---
+
+
+def numbers_of(section: type[BaseModel]) -> Iterator[tuple[str, Any]]:
+    """Every field of the schema that holds numbers, below a section: name, and the type with its bounds."""
+    for name, field in section.model_fields.items():
+        annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+        leaves = list(leaf_types(field.annotation))
+        if int in leaves or float in leaves:
+            yield f"{section.__name__}.{name}", annotation
+        for inner in leaves:
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from numbers_of(inner)
+
+
+def leaf_types(annotation: Any) -> Iterator[Any]:
+    if get_origin(annotation) is Annotated:
+        yield from leaf_types(get_args(annotation)[0])
+    elif get_args(annotation) and get_origin(annotation) is not Literal:
+        for argument in get_args(annotation):
+            yield from leaf_types(argument)
+    else:
+        yield annotation
+
+
+NUMBERS = dict(numbers_of(Config))
+
+
+def test_the_schema_has_many_numbers() -> None:
+    assert len(NUMBERS) > 150
+    assert {
+        "ModelConfig.layers",
+        "Organization.rows",
+        "SchedulerConfig.max_num_seqs",
+        "GpuPeakConfig.float16",
+    } <= NUMBERS.keys()
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_no_number_of_the_schema_is_without_bounds(name: str) -> None:
+    adapter = TypeAdapter(NUMBERS[name])
+    as_list = {"ResnetConfig.blocks": 4}.get(name)
+    values = [math.nan, math.inf, -math.inf, -1, 1e30, 10**30, True, "1e999"]
+    if name.rpartition(".")[2] not in ("image_size", "scratchpad_bytes", "accumulator_bytes", "capacity_bytes"):
+        values += ["1", "1e3"]  # sizes may be text
+    for value in values:
+        for wrong in ([value] * as_list,) if as_list else (value, {"tRP": value}):
+            with pytest.raises(ValidationError):
+                adapter.validate_python(wrong)
+
+
+def test_whole_numbers_may_be_written_as_floats() -> None:
+    assert load_config("neupims", ["workload.batch_size=1e2"]).workload.batch_size == 100
+    assert load_config("neupims", ["clock_ghz=2"]).clock_ghz == 2.0
+    for wrong in (
+        "1.5",
+        "1e17",
+        "true",
+        "'64'",
+        "1_000",
+        "1:30",
+    ):
+        assert "must be a valid integer" in message("neupims", [f"workload.batch_size={wrong}"])

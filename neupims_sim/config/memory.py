@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from neupims_sim.config.bounds import Clock, Number, Picojoules, Whole
 from neupims_sim.config.expressions import ExpressionError, evaluate
 from neupims_sim.errors import shown, suggestion
 from neupims_sim.showing import Shown
@@ -22,13 +23,13 @@ MAX_CYCLES = 1_000_000
 """The longest timing and distance, cycles: a millisecond at 1 GHz."""
 MAX_CAPACITY_BYTES = 1 << 50
 
-Count = Annotated[int, Field(gt=0, le=1024)]
+Count = Annotated[int, Whole(1, 1024)]
 """Parts of one level of the hierarchy, and other small numbers."""
-Size = Annotated[int, Field(gt=0, le=1 << 32)]
+Size = Annotated[int, Whole(1, 1 << 32)]
 """Rows, bytes of a row, bits of a bus."""
-Depth = Annotated[int, Field(gt=0, le=1_000_000)]
+Depth = Annotated[int, Whole(1, 1_000_000)]
 """Entries of a queue."""
-Cycles = Annotated[int, Field(ge=0, le=MAX_CYCLES)]
+Cycles = Annotated[int, Whole(0, MAX_CYCLES)]
 Name = Annotated[str, Field(max_length=100)]
 """A name that messages repeat."""
 COMMANDS = ("ACT", "PRE", "RD", "WR", "REF", "GWRITE", "HEADER", "PIM_ACT", "PIM_PRE", "GEMV", "REFPB", "PREA")
@@ -59,11 +60,11 @@ class Organization(_Section):
     """Data bus of one pseudo-channel (of the channel, where there is one only), bits."""
     burst_length: Count
     """Transfers per burst."""
-    metadata_bytes: Annotated[int, Field(ge=0, le=1024)] = 0
+    metadata_bytes: Annotated[int, Whole(0, 1024)] = 0
     """Of a burst, beside its data: LPDDR6 moves 4 bytes of metadata or ECC with 32 of data."""
     transfers_per_clock: Count = 2
     """Transfers per cycle of the command clock: 2 for a DDR interface, 4 or 8 where the data clock is faster than that."""
-    clock_ghz: Annotated[float, Field(ge=1e-3, le=1e3, allow_inf_nan=False)] = 1.0
+    clock_ghz: Clock = 1.0
     """Command clock."""
     banks_per_refpb: Count = 1
     """Banks that one per-bank refresh (REFPB) refreshes, equally far apart in the rank (DDR5: one in each bank group)."""
@@ -201,7 +202,7 @@ class ControllerConfig(_Section):
     """Row hits after which a waiting conflict may close the row (FR-FCFS cap)."""
     write_drain_high: Depth = 32
     """Buffered writes that start a drain regardless of reads."""
-    write_drain_low: Annotated[int, Field(ge=0, le=1_000_000)] = 8
+    write_drain_low: Annotated[int, Whole(0, 1_000_000)] = 8
     """More buffered writes than this are drained when no request waits in a bank queue."""
     max_outstanding_reads: Depth = 4096
     """Reads of one channel accepted but not yet returned: what the requester (DMA) can keep in flight."""
@@ -231,7 +232,7 @@ class PimConfig(_Section):
     multipliers_per_bank: Count = 16
     activates: Literal["bank_group", "rank"] = "bank_group"
     """The banks in which one PIM_ACT opens a row."""
-    pipeline_dots: Annotated[int, Field(ge=0, le=1024)] = 6
+    pipeline_dots: Annotated[int, Whole(0, 1024)] = 6
     """A result is ready no sooner than this many dot-product slots after the first."""
     result_latency: str = "tDOT * dots + CL + burst"
     """From the issue of a GEMV to the arrival of its result, cycles (an expression like a constraint's)."""
@@ -241,15 +242,13 @@ class PimConfig(_Section):
     """Assumption of the published NPU+PIM baseline: one PIM command per cycle for the whole device, channel after channel."""
 
 
-NonNegativeFloat = Annotated[float, Field(ge=0)]
-Milliamperes = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-Picojoules = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Milliamperes = Annotated[float, Number(0, 1e6)]
 
 
 class PowerConfig(_Section):
     """Supply voltage and currents of one DRAM device, as its data sheet gives them, and the energy of PIM events."""
 
-    vdd_v: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+    vdd_v: Annotated[float, Number(0, 100), Field(gt=0)]
     """Supply voltage, V."""
     idd0_ma: Milliamperes
     """One bank activated and precharged every tRAS + tRP, mA (as all IDD)."""
@@ -330,7 +329,8 @@ class MemoryConfig(_Section):
             )
         except ValueError:  # what is wrong there is for that field to say; without a clock there are no cycles
             return tree | {"timing": {name: value for name, value in written.items() if not isinstance(value, str)}}
-        return tree | {"timing": {name: _cycles(name, written, sizes, ()) for name in written}}
+        known: dict[str, Any] = {}
+        return tree | {"timing": {name: _cycles(name, written, sizes, (), known) for name in written}}
 
 
 class TimingError(ValueError):
@@ -344,15 +344,32 @@ class TimingError(ValueError):
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ns|us)")
 
 
-def _cycles(name: str, written: Mapping[str, Any], organization: Organization, using: tuple[str, ...]) -> Any:
-    """One timing parameter in cycles; ``using``: the parameters whose expressions led to it."""
+_MOST_IN_A_ROW = 32
+"""Of parameters, each of which refers to the next."""
+
+
+def _cycles(
+    name: str, written: Mapping[str, Any], organization: Organization, using: tuple[str, ...], known: dict[str, Any]
+) -> Any:
+    """One timing parameter in cycles; ``using``: the parameters whose expressions led to it; ``known``: those that have been computed."""
     if name == "burst":
         return organization.burst_cycles
+    if name in known:
+        return known[name]
     if name not in written:
         raise TimingError(using[-1], written[using[-1]], f"unknown timing {name!r}; {suggestion(name, written)}")
     if name in using:
         circle = " -> ".join((*using[using.index(name) :], name))
         raise TimingError(name, written[name], f"goes in a circle: {circle}")
+    if len(using) > _MOST_IN_A_ROW:
+        raise TimingError(using[0], written[using[0]], f"leads through more than {_MOST_IN_A_ROW} other parameters")
+    known[name] = found = _computed(name, written, organization, using, known)
+    return found
+
+
+def _computed(
+    name: str, written: Mapping[str, Any], organization: Organization, using: tuple[str, ...], known: dict[str, Any]
+) -> Any:
     value = written[name]
     if not isinstance(value, str):
         return value
@@ -362,6 +379,6 @@ def _cycles(name: str, written: Mapping[str, Any], organization: Organization, u
             raise TimingError(name, value, f"more than {MAX_CYCLES} cycles of {organization.clock_ghz:g} GHz")
         return math.ceil(cycles - 1e-6)
     try:
-        return evaluate(value, lambda other: _cycles(other, written, organization, (*using, name)))
+        return evaluate(value, lambda other: _cycles(other, written, organization, (*using, name), known))
     except ExpressionError as error:
         raise TimingError(name, value, str(error)) from None

@@ -9,12 +9,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from neupims_sim.config.bounds import Number, Whole
 from neupims_sim.showing import Shown
 
 _MOST_TOKENS = 2**31 - 1
-Count = Annotated[int, Field(gt=0, le=_MOST_TOKENS)]
-Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Count = Annotated[int, Whole(1, _MOST_TOKENS)]
+Seconds = Annotated[float, Number(0, 1e9)]
+PositiveSeconds = Annotated[float, Number(0, 1e9), Field(gt=0)]
 
 
 class _Section(Shown, BaseModel):
@@ -34,11 +35,11 @@ class ServedRequestsConfig(_Section):
     """``random``: longest prompt."""
     output_tokens: Count | None = None
     """``random``: longest output."""
-    range_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+    range_ratio: Annotated[float, Number(0, 1), Field(gt=0)] | None = None
     """``random``: lengths are uniform from this share of the longest to the longest; 1 unless given."""
     count: Count | None = None
     """Requests that are drawn; of a file the first so many, all unless given."""
-    generated_token_id: Annotated[int, Field(ge=0, le=_MOST_TOKENS)] = 5
+    generated_token_id: Annotated[int, Whole(0, _MOST_TOKENS)] = 5
     """Id that the prefix cache takes every generated token to have, where the file gives ids: equal prompts go on alike."""
 
     @property
@@ -78,13 +79,13 @@ class ArrivalsConfig(_Section):
     kind: Literal["poisson", "gamma", "constant", "all_at_once", "closed_loop", "replay"] | None = None
     """``replay`` the times of the file, which is meant unless given where the file has times; ``poisson``, ``gamma``, ``constant``
     intervals of mean 1 / rate; ``all_at_once`` at 0; ``closed_loop``: a new one when one ends."""
-    rate: Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)] | None = None
+    rate: Annotated[float, Number(0, 1e12), Field(gt=0)] | None = None
     """Requests per second."""
-    burstiness: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    burstiness: Annotated[float, Number(0, 1e6), Field(gt=0)] | None = None
     """``gamma``: shape of the intervals' distribution; 1 is Poisson, below 1 burstier."""
     concurrency: Count | None = None
     """``closed_loop``: requests in the system at a time."""
-    time_scale: Annotated[float, Field(gt=0, le=1e12)] | None = None
+    time_scale: Annotated[float, Number(0, 1e12), Field(gt=0)] | None = None
     """``replay``: factor on the file's times; 0.5 is twice the rate."""
 
     @model_validator(mode="after")
@@ -118,19 +119,19 @@ class SchedulerConfig(_Section):
     """New tokens of an iteration."""
     block_size: Count = 16
     """Tokens of a block of K and V."""
-    num_gpu_blocks: Annotated[int, Field(gt=1, le=_MOST_TOKENS)] | None = None
+    num_gpu_blocks: Annotated[int, Whole(2, _MOST_TOKENS)] | None = None
     """Blocks, the null block included, which holds nothing; what the device's memory holds unless given."""
     enable_chunked_prefill: bool = True
     """Whether a prompt may be divided over iterations."""
     enable_prefix_caching: bool | None = None
     """Whether requests share blocks of equal content; where the request file has token ids or hashes unless given."""
-    long_prefill_token_threshold: Annotated[int, Field(ge=0, le=_MOST_TOKENS)] = 0
+    long_prefill_token_threshold: Annotated[int, Whole(0, _MOST_TOKENS)] = 0
     """The most tokens of a prompt in an iteration while others are there; 0: no limit."""
     long_prefill_token_threshold_adaptive: bool = False
     """Whether the threshold rises to the budget divided by the requests that wait and run."""
     scheduler_reserve_full_isl: bool = True
     """Whether a waiting request needs free blocks for its whole known length to be admitted, not for its next chunk only."""
-    watermark: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    watermark: Annotated[float, Number(0, 1), Field(lt=1)] = 0.0
     """Share of the blocks that an admission leaves free while others run."""
 
 
@@ -170,5 +171,5 @@ class ServingConfig(_Section):
     scheduler: SchedulerConfig = SchedulerConfig()
     cost: CostConfig = CostConfig()
     limits: LimitsConfig = LimitsConfig()
-    ramp_share: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    ramp_share: Annotated[float, Number(0, 0.5), Field(lt=0.5)] = 0.1
     """Of the requests, how many end before the steady state begins, and how many after it ends."""
