@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from neupims_sim.config import Config
+from neupims_sim.config.effects import ineffective
 from neupims_sim.config.identity import Dumped, Dumper
+from neupims_sim.config.overrides import parse_overrides
 from neupims_sim.config.variations import Variations
 from neupims_sim.errors import InputError, shown
 from neupims_sim.showing import Shown
@@ -34,8 +36,35 @@ class Point(Shown):
         return place_text(self.axes)
 
 
-def expand(sweep: Sweep, source: str) -> Iterator[Point]:
+class UnusedKeys:
+    """Keys that a sweep sets and that change nothing at any of its points, with the reason at the first."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+        self._used: set[str] = set()
+
+    def see(self, config: Config, settings: Settings) -> None:
+        """A point with these settings."""
+        unknown = {key: value for key, value in settings.items() if key not in self._used}
+        if not unknown:
+            return
+        found = {one.key: one.reason for one in ineffective(config, parse_overrides(unknown))}
+        self._reasons = found | self._reasons
+        self._used |= {key for key in unknown if not any(f"{one}.".startswith(f"{key}.") for one in found)}
+
+    def notes(self) -> tuple[str, ...]:
+        """A line for each."""
+        return tuple(
+            f"note: {key} changes nothing at any point: {reason}"
+            for key, reason in self._reasons.items()
+            if not any(f"{key}.".startswith(f"{used}.") for used in self._used)
+        )
+
+
+def expand(sweep: Sweep, source: str, unused: UnusedKeys | None = None) -> Iterator[Point]:
     """Every point that is not excluded, in the order of the axes, its configuration loaded and checked.
+
+    ``unused`` sees all of them.
 
     Raises InputError, starting with ``source`` (the sweep file) and the point, if a configuration is not valid.
     """
@@ -53,6 +82,8 @@ def expand(sweep: Sweep, source: str) -> Iterator[Point]:
         except InputError as error:
             place = "".join(f" {axis}={shown(value)}" for axis, value in axes.items())
             raise InputError(f"{source}: point{place}: {str(error).removeprefix('overrides: ')}") from error
+        if unused is not None:
+            unused.see(config, settings)
         yield Point(axes, config, dumper.dump(config))
     if empty:
         raise InputError(f"{source}: exclude leaves no point")

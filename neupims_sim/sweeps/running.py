@@ -35,7 +35,7 @@ from neupims_sim.sweeps.execution import (
 )
 from neupims_sim.sweeps.failures import Failure, grouped
 from neupims_sim.sweeps.identity import Inputs, code_version
-from neupims_sim.sweeps.points import Point, expand, place_text
+from neupims_sim.sweeps.points import Point, UnusedKeys, expand, place_text
 from neupims_sim.sweeps.processes import execute_in_processes
 from neupims_sim.sweeps.reading import check_plots, find_sweep, parse_sweep
 from neupims_sim.sweeps.store import SWEEP, TABLE, parse_table, scalars, table_text
@@ -77,7 +77,7 @@ class Progress:
     unfit: tuple[Failure, ...] = ()
     """Points that failed before any has run, because their batch does not fit into the memory."""
     notes: tuple[str, ...] = ()
-    """What the user should know about the store that was found, one line each."""
+    """What the user should know about the keys of the sweep and the store that was found, one line each."""
 
 
 def sweep(
@@ -132,7 +132,8 @@ def sweep(
     check_plots(definition, label(source), any_columns=run_point is not simulate_point)
     directory = Path("results", definition.name) if out is None else Path(out)
     packer, count = _Packer(), definition.places
-    points = _told("checking", count, expand(definition, label(source)), on_progress)
+    unused = UnusedKeys()
+    points = _told("checking", count, expand(definition, label(source), unused), on_progress)
     places = [packer.pack(point) for point in points]
     with interruptible(), Store(directory) as store:
         stored = map(packer.unpack, _told("storing", len(places), places, on_progress))
@@ -142,7 +143,7 @@ def sweep(
         folder.write(SWEEP, text)
         try:
             folder.write_table()
-            _run(store, folder, run_point, workers, dask, on_progress, _notes(begun))
+            _run(store, folder, run_point, workers, dask, on_progress, (*unused.notes(), *_notes(begun)))
         except BaseException:
             with suppress(InputError):  # what went wrong first is what matters
                 folder.write_table()
