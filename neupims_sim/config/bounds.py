@@ -72,7 +72,10 @@ Name = Annotated[str, Field(min_length=1, max_length=MOST_NAME)]
 PathText = Annotated[str, Field(min_length=1, max_length=MOST_PATH)]
 
 Count = Annotated[int, Whole(1, 65_536)]
-"""Of units, of devices, of requests in a batch."""
+"""Of units, of devices."""
+MOST_REQUESTS = 16_384
+Requests = Annotated[int, Whole(1, MOST_REQUESTS)]
+"""Of a batch; each has operators of its own."""
 Images = Annotated[int, Whole(1, 16_384)]
 """Of a batch; each has operators of its own."""
 Queries = Annotated[int, Whole(1, 4_096)]

@@ -30,6 +30,7 @@ from neupims_sim.config.bounds import (
     Picojoules,
     PositiveCycles,
     Queries,
+    Requests,
     Seed,
     Share,
     Tokens,
@@ -169,7 +170,7 @@ class WorkloadConfig(Section):
     kind: Literal["llm"] = "llm"
     dataset: Name = "sharegpt"
     """Stem of a length table in ``traces/lengths``."""
-    batch_size: Count = 256
+    batch_size: Requests = 256
     """Requests per iteration of the whole system, or of a pipeline stage (``parallel.batch``)."""
     phase: Literal["decode", "prefill"] = "decode"
     requests: PathText | None = None

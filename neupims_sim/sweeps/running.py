@@ -41,6 +41,8 @@ from neupims_sim.sweeps.reading import check_plots, find_sweep, parse_sweep
 from neupims_sim.sweeps.store import SWEEP, TABLE, parse_table, scalars, table_text
 from neupims_sim.writing import write_text
 
+MOST_WORKERS = 1_024
+"""Of one machine."""
 EXPORT_SECONDS = 5.0
 """The least time from one writing of ``points.csv`` to the next while points run."""
 EXPORT_SHARE = 0.05
@@ -120,6 +122,8 @@ def sweep(
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers={workers}: must be at least 1")
+    if workers is not None and workers > MOST_WORKERS:
+        raise InputError(f"workers={workers}: must be at most {MOST_WORKERS}; a Dask cluster may have more")
     if workers is not None and dask is not None:
         raise InputError(f"workers={workers}: a Dask cluster has workers of its own; give dask={dask!r} or workers")
     source = find_sweep(path)

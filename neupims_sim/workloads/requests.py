@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neupims_sim.config import WorkloadConfig, available
+from neupims_sim.config.bounds import MOST_REQUESTS
 from neupims_sim.config.files import LENGTHS
 from neupims_sim.errors import InputError, suggestion
 from neupims_sim.showing import Shown
@@ -159,6 +160,8 @@ def read_request_batch(path: str | Path) -> RequestBatch:
     Raises ``InputError`` with file and line.
     """
     table, _ = read_table(Path(path), (Column("seq_len", minimum=1), Column("ch_idx", optional=True)))
+    if len(table["seq_len"]) > MOST_REQUESTS:
+        raise InputError(f"{path}: {len(table['seq_len']):,} requests; allowed: up to {MOST_REQUESTS:,}")
     return RequestBatch(table["seq_len"], table.get("ch_idx"))
 
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -40,8 +41,8 @@ def run(chosen: Iterable[Case], workers: int) -> Iterator[Result]:
         if workers == 1:
             yield from map(execute, chosen)
             return
-        with multiprocessing.get_context("fork").Pool(workers) as pool:  # not daemons' children: `execute` forks itself
-            yield from pool.imap_unordered(execute, chosen)
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+            yield from pool.map(execute, chosen)
 
 
 def table(counts: Counts) -> str:
