@@ -67,6 +67,8 @@ def shortened(text: str, most: int = MOST_VALUE) -> str:
 
 def shown(value: object, most: int = MOST_VALUE) -> str:
     """A value as messages repeat it: as Python writes it, on one line, shortened."""
+    if getattr(value, "ndim", None) == 0 and callable(item := getattr(value, "item", None)):
+        value = item()  # a number of NumPy, as that of Python that it is
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of more digits than Python writes; lists in lists in lists

@@ -11,10 +11,10 @@ import pytest
 from fuzz.execution import BAD, GOOD, Case, execute, warm_up
 from fuzz.fields import field_cases, fields, pair_cases
 from fuzz.files import file_cases, seeds
-from fuzz.options import option_cases
+from fuzz.options import BASES, option_cases
 
 SEED = 20240
-CASES = {"fields": 30, "pairs": 10, "files": 30, "options": 30}
+CASES = {"fields": 30, "pairs": 10, "files": 20, "options": 30}
 """Of every kind; all together take some ten seconds."""
 
 
@@ -57,6 +57,16 @@ def test_every_field_and_every_kind_of_file_has_cases() -> None:
     } <= keys
     assert len(keys) > 200
     assert len({seed.kind for seed in seeds()}) > 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs pidfd_open")
+def test_cases_start_from_calls_that_work(warm: None) -> None:
+    """Or all their values would be refused for another reason."""
+    for name, call in BASES.items():
+        result = execute(
+            Case("whole", name, call, next(case.files for case in option_cases() if case.area.endswith(f" {name}")))
+        )
+        assert result.outcome == "fine", (name, result.message)
 
 
 @pytest.mark.parametrize(

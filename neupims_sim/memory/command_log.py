@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from neupims_sim.config.files import label
-from neupims_sim.errors import InputError, suggestion
+from neupims_sim.errors import InputError, shortened, suggestion
 from neupims_sim.memory.device import LOG_FIELDS
 from neupims_sim.memory.spec import (
     BANK,
@@ -82,6 +82,10 @@ def _sizes(spec: ResolvedSpec) -> Sequence[int]:
     return organization.pseudo_channels, organization.ranks, organization.bank_groups, organization.banks_per_group
 
 
+_MOST_EXACT = 2**53
+"""Larger numbers in a table may not be those that stand there."""
+
+
 def _unless(empty: npt.NDArray[np.bool_], values: Int64Array) -> pd.Series[int]:
     import pandas as pd  # here, because it is slow to load, and a run makes no table
 
@@ -97,7 +101,7 @@ def read_commands(spec: ResolvedSpec, path: str | Path) -> Int64Array:
 
     path = Path(path)
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, low_memory=False)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{label(path)}: cannot be read as a table of commands: {' '.join(str(error).split())}"
@@ -118,10 +122,10 @@ def read_commands(spec: ResolvedSpec, path: str | Path) -> Int64Array:
             bank = bank * size + _numbers(table, name, path, size)
     fields["bank"][:] = bank
     for name in ("row", "column"):
-        fields[name][:] = table[name].fillna(-1) if name in table else -1
+        fields[name][:] = _unless_empty(table, name, path, -1)
     if spec.has_pim:
-        dots = table["dots"] if "dots" in table else pd.Series(np.nan, table.index)
-        fields["tag"][:] = np.where(fields["command"] == GEMV, dots.fillna(spec.config.pim.pipeline_dots), -1)
+        dots = _unless_empty(table, "dots", path, spec.config.pim.pipeline_dots)
+        fields["tag"][:] = np.where(fields["command"] == GEMV, dots, -1)
     return log
 
 
@@ -131,16 +135,24 @@ def _column(table: pd.DataFrame, name: str, path: Path) -> pd.Series[str]:
     return table[name]
 
 
+def _unless_empty(table: pd.DataFrame, name: str, path: Path, empty: int) -> Int64Array:
+    """A column that may be missing, and have empty cells; these are ``empty``."""
+    if name not in table.columns:
+        return np.full(len(table), empty, dtype=np.int64)
+    return np.where(table[name].isna(), empty, _numbers(table, name, path, None))
+
+
 def _numbers(table: pd.DataFrame, name: str, path: Path, below: int | None) -> Int64Array:
     """A column of non-negative integers; an empty cell counts as 0."""
     import pandas as pd  # here, because it is slow to load, and a run makes no table
 
     values = pd.to_numeric(_column(table, name, path), errors="coerce").where(table[name].notna(), 0)
     wrong = values.isna() | (values < 0) | (values % 1 != 0)
-    if below is not None:
-        wrong |= values >= below
+    wrong |= values >= (_MOST_EXACT if below is None else below)
     if wrong.any():
         line = int(np.argmax(wrong)) + 2
         allowed = "non-negative integers" if below is None else f"0 to {below - 1}"
-        raise InputError(f"{label(path)}:{line}: {name}={table[name].iloc[line - 2]}; allowed: {allowed}")
+        raise InputError(
+            f"{label(path)}:{line}: {name}={shortened(str(table[name].iloc[line - 2]))}; allowed: {allowed}"
+        )
     return values.to_numpy(dtype=np.int64)

@@ -182,7 +182,8 @@ def seeds() -> tuple[Seed, ...]:
     resolved = dump_config(load_config(BASES["decode in PIM"][0], BASES["decode in PIM"][1:]))
     reads = {"r.txt": _READS}
     replay = "memory replay hbm2 r.txt --channels 1"
-    serve = f"serve {decode} --requests q.csv --set 'serving.cost={{model: constant, seconds: 0.01}}' --out out"
+    served = "--set serving.scheduler.num_gpu_blocks=64 --set 'serving.cost={model: constant, seconds: 0.01}'"
+    serve = f"serve {decode} --requests q.csv {served} --out out"
     return (
         _seed("configuration", "c.yaml", _CONFIG, ("run c.yaml --out out", "config show c.yaml", "config check c.yaml")),
         _seed("resolved configuration", "c.yaml", resolved, ("run c.yaml --out out",)),

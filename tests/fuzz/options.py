@@ -14,7 +14,7 @@ from fuzz.files import seeds, settings_of
 from neupims_sim.cli.main import app
 
 _SMALL = tuple(shlex.split(settings_of("decode in PIM")))
-_BASES: dict[str, tuple[str, ...]] = {
+BASES: dict[str, tuple[str, ...]] = {
     "npu gemm": ("npu", "gemm", "16", "16", "16"),
     "trace vit": ("trace", "vit", "vit-s16", "-o", "t.jsonl", "--image-size", "32"),
     "trace resnet": ("trace", "resnet", "resnet50", "-o", "t.jsonl", "--image-size", "32"),
@@ -24,7 +24,7 @@ _BASES: dict[str, tuple[str, ...]] = {
     "memory timeline": ("memory", "timeline", "hbm2", "r.txt", "--channels", "1", "-o", "l.svg"),
     "memory show": ("memory", "show", "hbm2"),
     "memory import": ("memory", "import", "d.ini", "-o", "m.yaml"),
-    "retrieve": ("retrieve", "q.npy", "d.npy"),
+    "retrieve": ("retrieve", "q.npy", "d.npy", "--top", "3"),
     "results": ("results", "o"),
     "plot": ("plot", "o"),
     "report": ("report", "o"),
@@ -33,7 +33,10 @@ _BASES: dict[str, tuple[str, ...]] = {
     "config new": ("config", "new", "neupims"),
     "run": ("run", *_SMALL, "--out", "w"),
     "sweep": ("sweep", "s.yaml", "--out", "o2", "--workers", "1"),
-    "serve": ("serve", *_SMALL, "--requests", "q.csv", "--set", "serving.cost={model: constant, seconds: 0.01}", "--out", "w"),
+    "serve": (
+        "serve", *_SMALL, "--requests", "q.csv", "--set", "serving.scheduler.num_gpu_blocks=64", "--set",
+        "serving.cost={model: constant, seconds: 0.01}", "--out", "w",
+    ),
 }  # fmt: skip
 """Calls that work, by command; they name files of `fuzz.files`."""
 _LEFT_OUT = {"--help", "--version", "--install-completion", "--show-completion", "--dask"}
@@ -46,7 +49,7 @@ def option_cases() -> Iterator[Case]:
         name: content for seed in seeds() for name, content in seed.others.items()
     }
     for name, command in _commands():
-        base = _BASES.get(name)
+        base = BASES.get(name)
         if base is None:
             continue
         known = {path: content for path, content in files.items() if not path.startswith(("o/store", "w/"))}
