@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -332,3 +333,31 @@ def test_bars_of_a_failed_point_say_so(folder: Path) -> None:
     (panel,) = figure("throughput_bars", table, ["system", "workload.batch_size"], hue="system").axes
     assert [text.get_text() for text in panel.texts].count("n/a") == 1
     assert sum(isinstance(container, BarContainer) for container in panel.containers) == 3
+
+
+def test_full_disk_and_a_folder_that_nobody_may_write_are_one_line_and_leave_what_was_there(
+    folder: Path, capsys: Captured
+) -> None:
+    sweep("s.yaml", "out", 1, fake)
+    assert run(capsys, "plot", "out", "--kind", "throughput_bars")[0] == 0
+    before = {path: path.read_bytes() for path in Path("out").glob("throughput*")}
+    for target in ("out/throughput_bars.pdf", "out/throughput_bars.png", "out/throughput_bars.svg"):
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+        try:
+            code, out, err = run(capsys, "plot", "out", "--kind", "throughput_bars", "-o", target)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        assert (code, out, err) == (2, "", f"error: {target}: cannot be written: File too large\n")
+    assert {path: path.read_bytes() for path in Path("out").glob("throughput*")} == before
+    assert not list(Path("out").glob(".*"))
+    code, _, err = run(capsys, "plot", "out", "-o", "/proc/figure.pdf")
+    assert (code, err.count("\n")) == (2, 1)
+
+
+def test_many_entries_of_a_legend_have_room(folder: Path, capsys: Captured) -> None:
+    stages = {f"stages.stage {n}": [float(n)] for n in range(1, 25)}
+    table = pd.DataFrame({"system": ["neupims"], **stages})
+    figures = [figure("stage_breakdown", table, ["system"], title=title) for title in ("", "A title " * 20)]
+    for drawn in figures:
+        assert drawn.axes[0].get_position().height * drawn.get_figheight() > 0.5

@@ -29,9 +29,12 @@ def check_format(path: Path) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure in the format of the file's suffix."""
     check_format(path)
-    with replaced(path, label(path)) as temporary, mpl.rc_context(STYLE), warnings.catch_warnings():
+    content = io.BytesIO()  # on a full disk Matplotlib fails in ways of its own
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a letter that the font lacks is a box
-        figure.savefig(temporary, metadata=_UNDATED.get(path.suffix))
+        figure.savefig(content, format=path.suffix[1:], metadata=_UNDATED.get(path.suffix))
+    with replaced(path, label(path)) as temporary:
+        temporary.write_bytes(content.getvalue())
 
 
 def to_svg(figure: Figure) -> str:

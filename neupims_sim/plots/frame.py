@@ -21,6 +21,8 @@ from neupims_sim.sweeps import Labels
 
 PANELS_PER_ROW = 3
 MOST_PANELS = 24
+LINES_OF_ROOM, LINE_INCHES = 1, 0.2
+"""Lines of the title, and of the legend, that every figure has room for, and the height of a further one."""
 MOST_BARS = 1_000
 """Of a figure; so many take a quarter of a minute to draw."""
 
@@ -103,14 +105,18 @@ def grid(count: int, width: float, height: float, **subplots: Any) -> tuple[Figu
 
 def finish(figure: Figure, options: Mapping[str, Any], handles: Sequence[Any], names: Sequence[str]) -> Figure:
     """Put the title above and a legend below, if there is anything to explain."""
-    width = float(figure.get_size_inches()[0])
-    title = options.get("title") or ""
-    figure.suptitle(wrapped(str(title), width, SUPERTITLE_INCHES))
+    width, height = map(float, figure.get_size_inches())
+    title = wrapped(str(options.get("title") or ""), width, SUPERTITLE_INCHES)
+    figure.suptitle(title)
+    lines = 0
     if handles:
         names = [shortened(" ".join(name.split()), MOST_ENTRY) for name in names]
         columns = legend_columns(names, width)
+        lines = -(-len(names) // columns)
         signs = {Sample: _DrawSample()}
         figure.legend(handles, names, loc="outside lower center", ncols=columns, handler_map=signs)
+    further = max(0, lines - LINES_OF_ROOM) + max(0, title.count("\n") + 1 - LINES_OF_ROOM)
+    figure.set_figheight(height + LINE_INCHES * further)
     return figure
 
 

@@ -232,10 +232,20 @@ class Reader:
     def _connect(self) -> sqlite3.Connection:
         self._refuse_links()
         # Who may write the folder takes SQLite's own files along; where nobody may, there is no writer either.
-        mode = "mode=rw" if os.access(self.directory, os.W_OK) and os.access(self._file, os.W_OK) else "immutable=1"
+        if os.access(self.directory, os.W_OK) and os.access(self._file, os.W_OK):
+            try:
+                return self._opened("mode=rw")
+            except sqlite3.OperationalError:  # no room for SQLite's own files, which it does without if there is no log
+                log = self._file.with_name(f"{FILE}-wal")
+                if log.exists() and log.stat().st_size:
+                    raise
+        return self._opened("immutable=1")
+
+    def _opened(self, mode: str) -> sqlite3.Connection:
         database = sqlite3.connect(f"{self._file.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
         try:
             database.execute("PRAGMA query_only = ON")
+            database.execute("SELECT count(*) FROM sqlite_master")
         except BaseException:
             database.close()
             raise
