@@ -147,7 +147,9 @@ def show(file: FileArgument, json: JsonOption = False) -> None:
         (row["name"], row["op"], row["count"], int(row["flops"]) / 1e9, *(int(row[column]) / 1e6 for column in sizes))
         for row in [*rows, last]
     ]
-    title = f"{file}: {header.model} {header.phase}, batch {header.batch}, {header.dtype}"
+    devices = header.attrs.get("tensor_parallel", 1)
+    shard = f", the share of one of {devices} devices" if devices != 1 else ""
+    title = f"{file}: {header.model} {header.phase}, batch {header.batch}, {header.dtype}{shard}"
     print_table(columns, table, title)
 
 

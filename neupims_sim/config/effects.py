@@ -29,6 +29,13 @@ class Ineffective(NamedTuple):
     key: str
     reason: str
     contradicts: bool
+    what: str = "nothing"
+    """What it does not change."""
+
+    @property
+    def text(self) -> str:
+        """The line that tells."""
+        return f"{self.key} changes {self.what}: {self.reason}"
 
 
 class _Rule(NamedTuple):
@@ -38,18 +45,22 @@ class _Rule(NamedTuple):
     reason: Callable[[Config], str | None]
     but: tuple[str, ...] = ()
     contradicts: bool = False
+    what: str = "nothing"
+    unless: tuple[str, ...] = ()
+    """Other keys beside which nobody needs to be told."""
 
 
 def ineffective(config: Config, overrides: list[Override]) -> list[Ineffective]:
     """Those of the overrides that change nothing."""
     found = []
-    for key in (key for override in overrides for key in _leaves(".".join(override.keys), override.value)):
+    stated = [key for override in overrides for key in _leaves(".".join(override.keys), override.value)]
+    for key in stated:
         for rule in _RULES:
-            if not _matches(key, rule.keys) or _matches(key, rule.but):
+            if not _matches(key, rule.keys) or _matches(key, rule.but) or any(_matches(k, rule.unless) for k in stated):
                 continue
             reason = rule.reason(config)
             if reason is not None:
-                found.append(Ineffective(key, reason, rule.contradicts))
+                found.append(Ineffective(key, reason, rule.contradicts, rule.what))
                 break
     return found
 
@@ -259,6 +270,11 @@ def _no_bounded_wait(config: Config) -> str | None:
     return _no_pim(config) or (None if waits else f"memory.controller.pim_priority={priority}")
 
 
+def _stated_currents(config: Config) -> str | None:
+    """Of PIM the energies are per row, byte and bank; currents are those of a device as it is."""
+    return None if config.memory.power is None else "memory.power has those of the table's device"
+
+
 def _one_row_buffer(config: Config) -> str | None:
     return None if config.memory.row_buffers == "dual" else f"memory.row_buffers={config.memory.row_buffers}, not dual"
 
@@ -323,6 +339,15 @@ _RULES = (
     ),
     _Rule(("memory.pim.", *(f"memory.power.{key}" for key in PowerConfig.model_fields if "_pj_per_" in key)), _no_pim),
     _Rule(("memory.power.pim_idd2n_ma", "memory.power.pim_idd3n_ma"), _one_row_buffer),
+    _Rule(
+        tuple(
+            f"memory.organization.{key}"
+            for key in ("bank_groups", "banks_per_group", "row_bytes", "bus_bits", "pseudo_channels")
+        ),
+        _stated_currents,
+        what="no currents",
+        unless=("memory.power", "memory.power."),
+    ),
     _Rule(("memory.organization.banks_per_refpb", "memory.power.idd5pb_ma"), _refresh_of_ranks),
     _Rule(("memory.controller.page_timeout_cycles",), _no_timeout),
     _Rule(("memory.controller.pim_max_wait_cycles",), _no_bounded_wait),

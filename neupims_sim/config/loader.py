@@ -106,9 +106,7 @@ def load_config(path_or_stem: str | Path, overrides: Overrides = ()) -> Config:
     """
     config, unused = load_telling(path_or_stem, overrides)
     for one in unused:
-        warnings.warn(
-            f"{source_of(overrides)} {one.key} changes nothing: {one.reason}", IneffectiveKeyWarning, stacklevel=2
-        )
+        warnings.warn(f"{source_of(overrides)} {one.text}", IneffectiveKeyWarning, stacklevel=2)
     return config
 
 
@@ -121,9 +119,7 @@ def load_telling(path_or_stem: str | Path, overrides: Overrides = ()) -> tuple[C
     config = _validated(Config, tree, layers, source)
     _refuse(violations(config), layers, source)
     unused = ineffective(config, parse_overrides(overrides))
-    if contradicting := [
-        f"{source_of(overrides)}: {one.key} changes nothing: {one.reason}" for one in unused if one.contradicts
-    ]:
+    if contradicting := [f"{source_of(overrides)}: {one.text}" for one in unused if one.contradicts]:
         raise InputError(joined(contradicting))
     return config, unused
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neupims_sim.config import Config
-from neupims_sim.config.effects import ineffective
+from neupims_sim.config.effects import Ineffective, ineffective
 from neupims_sim.config.identity import Dumped, Dumper
 from neupims_sim.config.overrides import parse_overrides
 from neupims_sim.config.variations import Variations
@@ -40,7 +40,7 @@ class UnusedKeys:
     """Keys that a sweep sets and that change nothing at any of its points, with the reason at the first."""
 
     def __init__(self) -> None:
-        self._reasons: dict[str, str] = {}
+        self._found: dict[str, Ineffective] = {}
         self._used: set[str] = set()
 
     def see(self, config: Config, settings: Settings) -> None:
@@ -48,15 +48,15 @@ class UnusedKeys:
         unknown = {key: value for key, value in settings.items() if key not in self._used}
         if not unknown:
             return
-        found = {one.key: one.reason for one in ineffective(config, parse_overrides(unknown))}
-        self._reasons = found | self._reasons
+        found = {one.key: one for one in ineffective(config, parse_overrides(unknown))}
+        self._found = found | self._found
         self._used |= {key for key in unknown if not any(f"{one}.".startswith(f"{key}.") for one in found)}
 
     def notes(self) -> tuple[str, ...]:
         """A line for each."""
         return tuple(
-            f"note: {key} changes nothing at any point: {reason}"
-            for key, reason in self._reasons.items()
+            f"note: {key} changes {one.what} at any point: {one.reason}"
+            for key, one in self._found.items()
             if not any(f"{key}.".startswith(f"{used}.") for used in self._used)
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 from neupims_sim.sweeps import value_label
 from neupims_sim.validation.channel import RULES
 from neupims_sim.validation.comparison import BlockComparison, Comparison, PimComparison, Validation
-from neupims_sim.validation.systems import POWER_BATCH, PRESETS, SYSTEMS, PowerPoint
+from neupims_sim.validation.systems import POWER_BATCH, POWER_DEVICES, PRESETS, SYSTEMS, PowerPoint
 
 
 def to_json(validation: Validation) -> dict[str, Any]:
@@ -282,7 +282,8 @@ def _power(validation: Validation) -> str:
     return f"""
 ## Power of the memory
 
-Average power of one channel in a decode iteration of GPT3-7B on ShareGPT, {POWER_BATCH} requests. The paper says {hbm:.1f} mW for HBM and
+Average power of one channel, and energy of the memory of all {POWER_DEVICES} devices, in a decode iteration of GPT3-7B on ShareGPT,
+{POWER_BATCH} requests. The paper says {hbm:.1f} mW for HBM and
 {dual:.1f} mW for PIM with dual row buffers, {_percent(dual / hbm - 1)}, and 25 % less energy, without the workload, the systems that were
 averaged, or which baseline the HBM is; both baselines are set against the first figure. The method is in
 [metrics](metrics.md#energy); `asplos24` charges standby once per row buffer, as the artifact does.

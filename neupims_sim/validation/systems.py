@@ -20,6 +20,8 @@ SYSTEMS = ("npu_only", "npu_pim", "neupims")
 PRESETS = ("asplos24", "physical")
 POWER_BATCH = 256
 """Requests of the batch whose power is compared."""
+POWER_DEVICES = 4
+"""Tensor-parallel devices of the system that decodes it."""
 
 OnProgress = Callable[[str], None]
 """Called after every step of a long comparison with what was done."""
@@ -95,7 +97,7 @@ class PowerPoint(NamedTuple):
     system: str
     milliwatts_per_channel: float
     millijoules_per_iteration: float
-    """Of the whole memory of one device."""
+    """Of the memory of all devices."""
 
 
 def power_points(systems: Sequence[str], presets: Sequence[str], batch_size: int) -> list[PowerPoint]:
@@ -104,6 +106,7 @@ def power_points(systems: Sequence[str], presets: Sequence[str], batch_size: int
     for preset in presets:
         for system in systems:
             settings = {"preset": preset, "model": "gpt3-7b", "workload": "sharegpt", "workload.batch_size": batch_size}
+            settings |= {"parallel.tensor": POWER_DEVICES}
             result = simulate(load_config(system, settings))
             joules = memory_joules(result.energy_joules)
             found.append(PowerPoint(preset, system, 1e3 * (result.memory_power_w_per_channel or 0), 1e3 * joules))

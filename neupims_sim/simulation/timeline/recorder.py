@@ -103,6 +103,8 @@ class Timeline:
         start, end = self._shown()
         about = {
             "system": self._config.system,
+            "shown_devices": 1,
+            "devices": self._config.parallel.devices,
             "clock_ghz": self._config.clock_ghz,
             "window_start_cycle": start,
             "window_end_cycle": end,
