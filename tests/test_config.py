@@ -598,6 +598,8 @@ def test_derived_timings_follow_what_they_are_derived_from() -> None:
         ({"tRP": "open('x')"}, "is not an expression of timing parameters"),
         ({"tRP": "tRCD ** 2"}, "is not an expression of timing parameters"),
         ({"tRP": "tRCD // 0"}, "is not an expression of timing parameters"),
+        ({"tRP": "tRCD + 1", "tRCD": [1]}, r"refers to \[1\], which is no number"),
+        ({"tRP": "tRCD + 1", "tRCD": True}, "refers to True, which is no number"),
         ({"tRP": "*".join(["9999"] * 40)}, "yields more than 1,099,511,627,776"),
         ({"tRP": "(" * 150 + "1"}, "is not an expression"),
         ({"tRP": "-" * 199 + "1"}, "is not an expression"),

@@ -25,6 +25,8 @@ def evaluate(text: str, lookup: Callable[[str], int]) -> int:
 
     def value(node: ast.expr) -> int:
         found = operated(node)
+        if isinstance(found, bool) or not isinstance(found, int | float):  # a table may hold anything
+            raise ExpressionError(f"{shown(text)} refers to {shown(found)}, which is no number")
         if abs(found) > MOST_VALUE:
             raise ExpressionError(f"{shown(text)} yields more than {MOST_VALUE:,}")
         return found

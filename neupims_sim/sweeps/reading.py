@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from neupims_sim.config.explain import explain
 from neupims_sim.config.files import available, label, parse_yaml, read_text
-from neupims_sim.errors import MOST_PROBLEMS, InputError, joined, suggestion
+from neupims_sim.errors import MOST_PROBLEMS, InputError, joined, shown, suggestion
 from neupims_sim.registry import Registry
 from neupims_sim.sweeps.checks import problems
 from neupims_sim.sweeps.definition import Sweep
@@ -66,6 +67,8 @@ def _told(problem: ErrorDetails) -> str:
 
 def find_sweep(path: str | Path) -> Path:
     """The file that ``path`` means: a file, or the stem of one in ``configs/sweeps``."""
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{shown(path)}: must be the name of a sweep file, not a {type(path).__name__}")
     known = available("sweeps")
     if Path(path).is_file():
         return Path(path)

@@ -25,7 +25,9 @@ GOOD: tuple[Outcome, ...] = ("fine", "refused", "stalled")
 BAD: tuple[Outcome, ...] = ("unclear", "traceback", "out of time", "out of memory")
 """``unclear``: an exit code that says nothing, or a message that is not one short line."""
 
-SECONDS = 60.0
+SECONDS = 60
+"""Of CPU; of the clock :data:`PATIENCE` times as many, for the machine may be busy."""
+PATIENCE = 3
 MEMORY_BYTES = 3 * 2**30
 """Of address space beyond what the program has when it starts."""
 LONGEST_LINE = 3_100
@@ -75,7 +77,7 @@ def warm_up(folder: Path) -> None:
             main(arguments)
 
 
-def execute(case: Case, seconds: float = SECONDS) -> Result:
+def execute(case: Case, seconds: int = SECONDS) -> Result:
     """Run a case in an empty folder."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         folder = Path(name)
@@ -96,19 +98,19 @@ def execute(case: Case, seconds: float = SECONDS) -> Result:
         return Result(case, _outcome(case, code, message), time.perf_counter() - start, message[-2_000:])
 
 
-def _forked(arguments: tuple[str, ...], folder: Path, output: Path, seconds: float) -> int:
+def _forked(arguments: tuple[str, ...], folder: Path, output: Path, seconds: int) -> int:
     """Exit code (negative: a signal) of the program in a copy of this process."""
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
         try:
-            _become(arguments, folder, output)
+            _become(arguments, folder, output, seconds)
         finally:
             os._exit(70)
     descriptor = os.pidfd_open(child)
     try:
-        ended, _, _ = select.select([descriptor], [], [], seconds)
+        ended, _, _ = select.select([descriptor], [], [], PATIENCE * seconds)
         if not ended:
             os.killpg(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
@@ -117,7 +119,7 @@ def _forked(arguments: tuple[str, ...], folder: Path, output: Path, seconds: flo
     return os.waitstatus_to_exitcode(status) if ended else -signal.SIGKILL
 
 
-def _become(arguments: tuple[str, ...], folder: Path, output: Path) -> None:
+def _become(arguments: tuple[str, ...], folder: Path, output: Path, seconds: int) -> None:
     """The program with its output in files; never returns."""
     os.setpgid(0, 0)
     os.chdir(folder)
@@ -127,6 +129,7 @@ def _become(arguments: tuple[str, ...], folder: Path, output: Path) -> None:
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", errors="backslashreplace")
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY_BYTES, size + MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     code: object = 70
     try:
@@ -142,7 +145,7 @@ def _become(arguments: tuple[str, ...], folder: Path, output: Path) -> None:
 
 
 def _outcome(case: Case, code: int, message: str) -> Outcome:
-    if code == -signal.SIGKILL:
+    if code in (-signal.SIGKILL, -signal.SIGXCPU):
         return "out of time"
     if "MemoryError" in message or "Cannot allocate memory" in message or "Unable to allocate" in message:
         return "out of memory"
