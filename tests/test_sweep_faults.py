@@ -155,8 +155,7 @@ def test_sweep_that_is_killed_at_any_moment_goes_on_where_it_was(
     assert_completes(file, out, undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 2), (signal.SIGHUP, 1)])
 def test_signal_that_ends_a_sweep_leaves_its_table_and_one_store(
     file: Path, tmp_path: Path, undisturbed: bytes, number: int, workers: int
 ) -> None:
