@@ -444,6 +444,20 @@ def test_bad_file_is_refused(tmp_path: Path, text: str, parts: list[str]) -> Non
     assert all(part in refusal for part in parts), refusal
 
 
+def test_files_that_build_on_others_have_bounds(tmp_path: Path) -> None:
+    for number in range(30):
+        write(tmp_path / f"a{number}.yaml", f"include: a{number + 1}.yaml\n")
+        write(tmp_path / f"b{number}.yaml", f"base: ./b{number + 1}.yaml\n")
+        write(tmp_path / f"c{number}.yaml", f"include: [c{number + 1}.yaml, c{number + 1}.yaml]\n")
+    write(tmp_path / "c8.yaml", "include: neupims\n")
+    assert "a20.yaml: more than 20 files include one another" in message(tmp_path / "a0.yaml")
+    assert "b20.yaml: more than 20 files are the base" in message("neupims", {"model": str(tmp_path / "b0.yaml")})
+    assert "include leads to more than 100 files" in message(tmp_path / "c0.yaml"), "2^8 times c8"
+    assert "include leads to more than 100 files" in message(
+        write(tmp_path / "d.yaml", f"include: {['neupims'] * 1000}\n")
+    )
+
+
 def test_base_in_a_circle_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.yaml", "base: ./b.yaml\n")
     write(tmp_path / "b.yaml", "base: ./a.yaml\n")

@@ -70,6 +70,7 @@ BOMB = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'x'}]\n" 
     ("text", "problem"),
     [
         (BOMB, "line 7: more than 500,000 values, those that aliases repeat included"),
+        (f"a: &a {'x' * 100_000}\nb: [{', '.join(['*a'] * 1_000)}]", "line 2: more than 500,000 values"),
         ("a: " + "[" * 100_000, "line 1: more than 40 levels"),
         ("a: " + "{b: " * 41, "line 1: more than 40 levels"),
         ("".join(" " * i + "a:\n" for i in range(50)), "line 41: more than 40 levels"),
@@ -90,7 +91,7 @@ BOMB = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9) if i else 'x'}]\n" 
         ("a: \x00", ""),
         ("a: \ud800", "not UTF-8 text"),
     ],
-    ids=range(20),
+    ids=range(21),
 )
 def test_what_is_out_of_bounds_is_refused_at_once_with_its_line(text: str, problem: str) -> None:
     start = time.perf_counter()

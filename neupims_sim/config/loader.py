@@ -75,6 +75,10 @@ _SECTION_SCHEMAS: dict[str, tuple[type[BaseModel], ...]] = {
 _TAGS = {"model": "family", "workload": "kind"}
 _RANKS: tuple[Rank, ...] = ("named", "library", "preset", "user", "set")
 DEFAULT_PRESET = "physical"
+MOST_IN_A_ROW = 20
+"""Of files, each of which builds on the next."""
+MOST_INCLUDED = 100
+"""Files that one file includes, and those that they include."""
 
 
 def load_config(path_or_stem: str | Path, overrides: Overrides = ()) -> Config:
@@ -263,14 +267,20 @@ def _read_files(path: Path, including: tuple[Path, ...]) -> list[Layer]:
     if resolved in including:
         chain = " -> ".join(label(file) for file in (*including, resolved))
         raise InputError(f"{label(including[-1])}: include goes in a circle: {chain}")
+    if len(including) == MOST_IN_A_ROW:
+        raise InputError(
+            f"{label(path)}: more than {MOST_IN_A_ROW} files include one another, the first {label(including[0])}"
+        )
     tree = read_yaml(path)
     names = tree.pop("include", [])
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{label(path)}: include={shown(names)}: must be a file name or a list of file names")
-    layers = []
+    layers: list[Layer] = []
     for name in names:
         layers += _read_files(find_include(name, path), (*including, resolved))
+        if len(layers) > MOST_INCLUDED:
+            raise InputError(f"{label(path)}: include leads to more than {MOST_INCLUDED} files")
     folder = library_folder(path)
     if folder == "systems":
         tree.setdefault("system", path.stem)
@@ -381,6 +391,10 @@ def _read_named(section: str, name: str, directory: Path, where: str, chain: tup
     path = find_named(NAMED_SECTIONS[section], name, directory, where)
     if path.resolve() in chain:
         raise InputError(f"{where}: base goes in a circle: {' -> '.join(label(p) for p in (*chain, path.resolve()))}")
+    if len(chain) == MOST_IN_A_ROW:
+        raise InputError(
+            f"{label(path)}: more than {MOST_IN_A_ROW} files are the base of one another, the first {label(chain[0])}"
+        )
     tree = read_yaml(path)
     layers = []
     if "base" in tree:

@@ -20,7 +20,8 @@ from neupims_sim.errors import InputError, shown
 MOST_CHARACTERS = 4 * 2**20
 """Of a text; the largest that people write, a sweep with a table of figures, has some 10,000."""
 MOST_VALUES = 500_000
-"""Of a text, those that aliases repeat counted as often as they stand there."""
+"""Of a text, those that aliases repeat counted as often as they stand there, and text of some hundred characters as several."""
+_CHARACTERS_OF_A_VALUE = 100
 MOST_LEVELS = 40
 """Of mappings and lists in each other; configurations have 6."""
 MOST_DIGITS = 100
@@ -127,6 +128,8 @@ def _built(events: Iterator[Any]) -> Any:
                 continue
             else:
                 value = _scalar(event, is_key=bool(opened) and _waits_for_key(opened[-1]))
+                more = len(event.value) // _CHARACTERS_OF_A_VALUE
+                values, size = values + more, size + more
             if values > MOST_VALUES:
                 raise _RefusedError(f"more than {MOST_VALUES:,} values, those that aliases repeat included", mark)
         else:
