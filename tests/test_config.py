@@ -260,6 +260,8 @@ def test_off_is_a_word_and_not_false() -> None:
         ("memory.timing.tRCDD=3", ["--set: memory.timing.tRCDD=3", "mean tRCD?"]),
         ("memory.organization.channels=3", ["--set: memory.organization.channels=3", "power of two"]),
         ("memory.constraints=[[bank, ACT, PRE]]", ["--set: memory.constraints[0]", "scope, previous, next, latency"]),
+        ("memory.speed=[1, 2]", ["--set: memory.speed=[1, 2]: no such speed grade"]),
+        ("workload.kind=[a]", ["--set: workload.kind=['a']: not an option"]),
         ("include=a.yaml", ["--set include='a.yaml'"]),
         ("seed", ["--set 'seed'", "key=value"]),
         ("a..b=1", ["--set 'a..b'", "empty key"]),

@@ -421,7 +421,7 @@ def _with_speed_layers(layers: Sequence[Layer]) -> list[Layer]:
         found.append(layer)
         speeds = _settings_by_name(layer, "speeds", SPEED_SECTIONS)
         known += speeds
-        if speed in speeds:
+        if isinstance(speed, str) and speed in speeds:
             found.append(replace(layer, tree={"memory": speeds[speed]}, source=f"{layer.source} (speeds.{speed})"))
     if chosen and speed and speed not in known:
         keys = "memory.speed" if chosen.depth == 0 else "speed"

@@ -127,6 +127,7 @@ def _built(events: Iterator[Any]) -> Any:
                 opened.append(_Open({} if mapping else [], [], anchor, values - 1))
                 continue
             else:
+                assert isinstance(event, yaml.ScalarEvent)
                 value = _scalar(event, is_key=bool(opened) and _waits_for_key(opened[-1]))
                 more = len(event.value) // _CHARACTERS_OF_A_VALUE
                 values, size = values + more, size + more
