@@ -30,7 +30,7 @@ from neupims_sim.config import (
 from neupims_sim.config.loader import merge
 from neupims_sim.config.memory import Constraint
 from neupims_sim.config.presets import preset_chain, row_tags
-from neupims_sim.errors import InputError
+from neupims_sim.errors import MOST_MESSAGE, InputError
 from neupims_sim.simulation import simulate
 
 SYSTEMS = ("neupims", "npu_only", "npu_pim")
@@ -725,3 +725,30 @@ def test_whole_numbers_may_be_written_as_floats() -> None:
         "1:30",
     ):
         assert "must be a valid integer" in message("neupims", [f"workload.batch_size={wrong}"])
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(["hbm2", "neupims", "x:y"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abct.", max_size=4), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+KEYS = st.sampled_from(
+    [
+        "model", "model.heads", "model.base", "memory", "memory.speed", "memory.timing", "memory.timing.tRP", "memory.constraints",
+        "memory.presets", "memory.speeds", "memory.organization", "npu.scratchpad_bytes", "workload", "workload.kind",
+        "workload.image_size", "parallel.link", "gpu", "gpu.peak_flops", "preset", "system", "include", "seed", "serving.requests",
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(overrides=st.dictionaries(KEYS, ANY, min_size=1, max_size=3))
+@pytest.mark.filterwarnings("ignore")
+def test_any_values_make_a_configuration_or_one_line(overrides: dict[str, Any]) -> None:
+    try:
+        config = load_config("neupims", overrides)
+    except InputError as error:
+        assert str(error).isprintable()  # noqa: PT017
+        assert len(str(error)) <= MOST_MESSAGE  # noqa: PT017
+    else:
+        assert Config.model_validate_json(config.model_dump_json()) == config

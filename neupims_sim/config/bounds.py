@@ -76,9 +76,9 @@ Count = Annotated[int, Whole(1, 65_536)]
 MOST_REQUESTS = 16_384
 Requests = Annotated[int, Whole(1, MOST_REQUESTS)]
 """Of a batch; each has operators of its own."""
-Images = Annotated[int, Whole(1, 16_384)]
+Images = Annotated[int, Whole(1, 4_096)]
 """Of a batch; each has operators of its own."""
-Queries = Annotated[int, Whole(1, 4_096)]
+Queries = Annotated[int, Whole(1, 1_024)]
 """Of a batch; each has the operators of a reranker."""
 Layers = Annotated[int, Whole(1, 10_000)]
 Width = Annotated[int, Whole(1, 2**20)]
