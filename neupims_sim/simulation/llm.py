@@ -43,11 +43,11 @@ def simulate_llm(config: Config, timeline: Timeline | None) -> Outcome:
     assert isinstance(config.workload, WorkloadConfig)
     batch = decoding_batch(config, config.workload)
     interleaving = _interleaving(config, batch)
-    watched = [timeline, *[None] * (len(batch.micro_batches) - 1)]
-    stages = [
-        _simulate_stage(Device.build(config, watcher), _planned(config, batch, micro_batch, interleaving))
-        for micro_batch, watcher in zip(batch.micro_batches, watched, strict=True)
-    ]
+    stages, seen = list[_Stage](), Observations()
+    for number, micro_batch in enumerate(batch.micro_batches):
+        device = Device.build(config, timeline if number == 0 else None)
+        stages.append(_simulate_stage(device, _planned(config, batch, micro_batch, interleaving)))
+        seen = device.seen if number == 0 else seen
     works = [stage.work for stage in stages]
     pipeline = Pipeline(config.parallel.pipeline, works)
     total = sum_of([(work.count, stage.total) for work, stage in zip(works, stages, strict=True)])
@@ -67,8 +67,8 @@ def simulate_llm(config: Config, timeline: Timeline | None) -> Outcome:
         mean_context_tokens=batch.total_tokens / batch.size,
         background=_mean_background([stage.background for stage in stages], shares),
         pipeline=pipeline.to_json(),
-        stages=_mean_stages([stage.seen.stages for stage in stages], shares),
-        seen=first.seen,
+        stages=_mean_stages([stage.stages for stage in stages], shares),
+        seen=seen,
     )
 
 
@@ -131,7 +131,7 @@ class _Stage:
     Attributes
     ----------
     total: all of its layers; ``block``: one of the steady state.
-    seen: what the run wrote down.
+    stages: name and length of the last stage of each name: the steady state.
     """
 
     work: StageWork
@@ -141,7 +141,7 @@ class _Stage:
     simulated_layers: int
     simulated_cycles: int
     background: Mapping[str, float | None]
-    seen: Observations
+    stages: Mapping[str, int]
 
 
 def _simulate_stage(device: Device, plan: _Plan) -> _Stage:
@@ -172,9 +172,9 @@ def _simulate_stage(device: Device, plan: _Plan) -> _Stage:
     env.run(until=env.process(policy.run(env, runs, simulated, recorder)))
     end = device.totals()
     first, last, steps = recorder.window(begin, simulated)
-    block = last.since(first).per(steps)
+    window = block = last.since(first).per(steps)
     if not policy.barriers and workload.background is None:
-        block = _with_work_of(block, end.since(begin).per(simulated))
+        block = _with_work_of(window, end.since(begin).per(simulated))
     total = sum_of([(1, end), (layers - simulated, block)])
     hidden_bytes = micro_batch.size * model.d_model * config.npu.element_bytes
     work = StageWork(
@@ -186,12 +186,12 @@ def _simulate_stage(device: Device, plan: _Plan) -> _Stage:
     return _Stage(
         work,
         total,
-        block,
+        replace(block, npu_macs=window.npu_macs),  # arrays multiply in the window what its time allows
         layers,
         simulated,
         int(end.cycle),
         {} if background is None else background.metrics(int(first.cycle), int(last.cycle)),
-        device.seen,
+        {name: stop - start for name, start, stop in device.seen.stages},
     )
 
 
@@ -202,9 +202,8 @@ def _with_work_of(block: Totals, layer: Totals) -> Totals:
     return replace(block, npu_macs=layer.npu_macs, operators=operators)
 
 
-def _mean_stages(found: Sequence[Sequence[tuple[str, int, int]]], shares: Sequence[float]) -> dict[str, int]:
-    """Mean length, over micro-batches, of the last stage of each name: the steady state."""
-    lengths = [{name: stop - start for name, start, stop in stages} for stages in found]
+def _mean_stages(lengths: Sequence[Mapping[str, int]], shares: Sequence[float]) -> dict[str, int]:
+    """Mean length of each, over micro-batches."""
     return {name: round(sum(w * one[name] for w, one in zip(shares, lengths, strict=True))) for name in lengths[0]}
 
 
