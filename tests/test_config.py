@@ -32,6 +32,7 @@ from neupims_sim.config.memory import Constraint
 from neupims_sim.config.presets import preset_chain, row_tags
 from neupims_sim.errors import MOST_MESSAGE, InputError
 from neupims_sim.simulation import simulate
+from neupims_sim.sweeps import read_sweep
 
 SYSTEMS = ("neupims", "npu_only", "npu_pim")
 PRESETS = ("physical", "asplos24")
@@ -336,6 +337,11 @@ def test_all_errors_are_told(tmp_path: Path) -> None:
         ("neupims", ["memory=./odd.yaml", "memory.organization.rows=64"], "odd.yaml: organization.channels=3 must be"),
         ("mine.yaml", {"seed": 1}, "mine.yaml: attention_on='pim', but memory 'HBM2 8 Gb x128' has no PIM"),
         ("mine.yaml", {"workload.batch_size": 0}, "overrides: workload.batch_size=0: must be greater than 0"),
+        ("neupims", {"workload.kind": "images"}, "overrides: workload.kind='images': "),
+        ("neupims", ["model.family=vit"], "--set: model.family='vit': "),
+        ("neupims", {"gpu.name": "x"}, "overrides: 4 errors: (1) gpu.peak_flops is missing"),
+        ("npu_only", {"memory.power": None, "memory.power.vdd_v": 2}, "overrides: 6 errors: (1) memory.power.idd0_ma is missing"),
+        ("mine.yaml", {"workload.requests": "x", "workload.batch_size": 0}, "overrides: workload.batch_size=0"),
         ("neupims", {"model.heads": 5}, "overrides: model.d_model=4096 is not a multiple of model.heads=5"),
     ],
 )  # fmt: skip
@@ -347,6 +353,11 @@ def test_whoever_made_the_choice_is_told(
     write(tmp_path / "odd.yaml", "base: hbm2_pim_dual\norganization: {channels: 3}\n")
     write(tmp_path / "mine.yaml", "include: neupims\nmemory: hbm2\n")
     assert message(file, overrides).startswith(start)
+
+
+def test_a_kind_given_to_a_file_of_another_names_those_of_this_kind() -> None:
+    text = message("neupims", {"workload.kind": "images"})
+    assert "sharegpt.yaml is of another kind; name a workload of this one (images), or give a whole table" in text
 
 
 class Stranger:
@@ -375,6 +386,26 @@ class Stranger:
 )  # fmt: skip
 def test_values_of_a_wrong_type_are_refused_as_every_bad_input(arguments: tuple[Any, ...], start: str) -> None:
     assert message(*arguments).startswith(start)
+
+
+def test_sections_of_a_wrong_type_are_refused() -> None:
+    for arguments in (
+        ("memori", "hbm2"),
+        (3, "hbm2"),
+        ("memory", 3),
+        ("memory", None),
+        ("memory", "hbm2", 3),
+        ("memory", "hbm2", "physical", 3),
+    ):
+        with pytest.raises(InputError):
+            load_section(*arguments)
+    with pytest.raises(InputError, match="did you mean memory"):
+        load_section("memori", "hbm2")
+    for wrong in (3, None, b"x"):
+        with pytest.raises(InputError, match="must be the name of"):
+            check_file(wrong)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="must be the name of a sweep file"):
+            read_sweep(wrong)  # type: ignore[arg-type]
 
 
 def test_values_that_contain_themselves_are_refused() -> None:

@@ -156,6 +156,8 @@ def load_section(
     ``overrides`` are relative to the section (``controller.row_hit_cap=1``). Of a preset only what a memory file states
     for it applies.
     """
+    if not isinstance(section, str) or section not in NAMED_SECTIONS:
+        raise InputError(f"section {shown(section)}: no such section; {suggestion(str(section), NAMED_SECTIONS)}")
     if not isinstance(preset, str) or preset not in available("presets"):
         raise InputError(
             f"preset={shown(preset)}: no such file in configs/presets; {suggestion(str(preset), available('presets'))}"
@@ -550,8 +552,28 @@ def _validated_section(section: str, tree: Any, layers: Sequence[Layer], source:
             raise InputError(
                 f"{origin.source}: {keys}={shown(tree[tag])}: not an option; {suggestion(str(tree[tag]), schemas)}"
             )
+        _check_same_tag(section, schemas[tree[tag]], tree, layers)
         return _validated(schemas[tree[tag]], tree, layers, source, (section,))
     return _validated(default, tree, layers, source, (section,))
+
+
+def _check_same_tag(section: str, schema: type[BaseModel], tree: Tree, layers: Sequence[Layer]) -> None:
+    """A kind or family that an override or a file of the user gives to a section whose file is of another one."""
+    tag = _TAGS[section]
+    giver, foreign = _strongest(layers, (section, tag)), [key for key in tree if key not in schema.model_fields]
+    owner = None if not foreign else _strongest(layers, (section, foreign[0]))
+    if giver is None or owner is None or owner.named_by is None or giver.named_by is not None:
+        return
+    default = _SECTION_SCHEMAS[section][0].model_fields[tag].default
+    names = [
+        name
+        for name, path in available(NAMED_SECTIONS[section]).items()
+        if read_yaml(path).get(tag, default) == tree[tag]
+    ]
+    raise InputError(
+        f"{giver.source}: {section}.{tag}={tree[tag]!r}: {owner.source} is of another {tag}; name a {section} of this one "
+        f"({', '.join(names) or 'none is shipped'}), or give a whole table with a name of its own"
+    )
 
 
 def _validated(
@@ -630,10 +652,14 @@ def _strongest(layers: Sequence[Layer], keys: Sequence[str | int]) -> Layer | No
 
 
 def _origin_of_missing(layers: Sequence[Layer], keys: Sequence[str | int], source: str) -> Layer:
-    """The file that states the section in which a key is missing."""
+    """Who states the section in which a key is missing: a file rather than an override, unless that put another in its place."""
     files = [layer for layer in layers if layer.rank not in ("preset", "set")]
-    found = (_strongest(files, keys[:length]) for length in range(len(keys) - 1, 0, -1))
-    return next((layer for layer in found if layer is not None), _unknown(source))
+    replaced = _strongest(layers, keys) is not None
+    for length in range(len(keys) - 1, 0, -1):
+        found = None if replaced else _strongest(files, keys[:length])
+        if (found := found or _strongest(layers, keys[:length])) is not None:
+            return found
+    return _unknown(source)
 
 
 def _unknown(source: str) -> Layer:
