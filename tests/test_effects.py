@@ -10,6 +10,7 @@ import pytest
 
 from neupims_sim import load_config
 from neupims_sim.cli import main
+from neupims_sim.config import dump_config
 from neupims_sim.config.variations import Variations
 from neupims_sim.errors import IneffectiveKeyWarning, InputError
 from neupims_sim.sweeps import expand, read_sweep
@@ -119,6 +120,20 @@ def test_a_key_without_effect_is_told_with_the_reason(system: str, overrides: di
 )
 def test_keys_with_effect_are_not_told(system: str, overrides: dict[str, Any]) -> None:
     assert told(system, overrides) == []
+
+
+def test_a_file_tells_what_it_states_itself(tmp_path: Path) -> None:
+    """Not what it includes, which may have other uses, nor a complete configuration, which has every key."""
+    (tmp_path / "common.yaml").write_text("include: gpu_h100\nscheduling: {barrier: operator}\n")
+    (tmp_path / "mine.yaml").write_text(
+        "include: common.yaml\nmodel: gpt3-13b\nmapping: {write_kv: false}\nmemory: hbm3\n"
+    )
+    messages = told(str(tmp_path / "mine.yaml"), {})
+    assert [message.split(" changes ")[0] for message in sorted(messages)] == [
+        f"{tmp_path / 'mine.yaml'}: {key}" for key in ("mapping.write_kv", "memory")
+    ]
+    (tmp_path / "whole.yaml").write_text(dump_config(load_config("gpu_h100")))
+    assert told(str(tmp_path / "whole.yaml"), {}) == []
 
 
 def test_the_command_line_tells_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

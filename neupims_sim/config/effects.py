@@ -1,6 +1,7 @@
 """Which keys that somebody sets change nothing, and why: nothing is silently ignored.
 
-A value in a file may be there for another use of the file, so only overrides (``--set``, the mapping in Python) are looked at. What
+Looked at are overrides (``--set``, the mapping in Python), and the user's file that is loaded, where it builds on others: what it
+includes may have other uses, and a complete configuration has every key. An override that
 contradicts another statement of the user is an error; what the chosen system has no use for is a warning, so that one script can
 set the same keys for different systems. The points of a sweep cross systems on purpose; a key is told that changes
 nothing at any of them. Bounds (capacities, longest contexts) change nothing until something meets them, and are not told.
@@ -31,6 +32,8 @@ class Ineffective(NamedTuple):
     contradicts: bool
     what: str = "nothing"
     """What it does not change."""
+    source: str = "--set"
+    """Who states it."""
 
     @property
     def text(self) -> str:
@@ -66,8 +69,8 @@ def ineffective(config: Config, overrides: list[Override]) -> list[Ineffective]:
 
 
 def _leaves(key: str, value: Any) -> Iterator[str]:
-    """The keys that a value states: those of a mapping, else its own."""
-    if isinstance(value, Mapping) and value:
+    """The keys that a value states: those of a mapping, else its own; a whole table with a name is one thing."""
+    if isinstance(value, Mapping) and value and not ("name" in value and len(value) > 1):
         for name, inner in value.items():
             yield from _leaves(f"{key}.{name}", inner)
     elif value is not None:

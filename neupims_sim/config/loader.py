@@ -39,7 +39,7 @@ from neupims_sim.config.files import (
 )
 from neupims_sim.config.memory import MemoryConfig, TimingError
 from neupims_sim.config.memory_checks import memory_violations
-from neupims_sim.config.overrides import Overrides, parse_overrides, source_of
+from neupims_sim.config.overrides import Override, Overrides, parse_overrides, source_of
 from neupims_sim.config.presets import preset_chain, read_preset
 from neupims_sim.config.schema import (
     Config,
@@ -106,26 +106,38 @@ def load_config(path_or_stem: str | Path, overrides: Overrides = ()) -> Config:
 
     Warns
     -----
-    IneffectiveKeyWarning: of an override that changes nothing for this system, with the reason.
+    IneffectiveKeyWarning: of a key of the overrides, or of the user's file, that changes nothing for this system, with the reason.
     """
     config, unused = load_telling(path_or_stem, overrides)
     for one in unused:
-        warnings.warn(f"{source_of(overrides)} {one.text}", IneffectiveKeyWarning, stacklevel=2)
+        warnings.warn(f"{one.source} {one.text}", IneffectiveKeyWarning, stacklevel=2)
     return config
 
 
 def load_telling(path_or_stem: str | Path, overrides: Overrides = ()) -> tuple[Config, list[Ineffective]]:
-    """:func:`load_config`, and the overrides that change nothing in place of warnings."""
+    """:func:`load_config`, and the keys that change nothing in place of warnings."""
     tree, layers, source = resolve(path_or_stem, overrides)
     for section in _TAGS:
         if section in tree:
             tree[section] = _validated_section(section, tree[section], layers, source)
     config = _validated(Config, tree, layers, source)
     _refuse(violations(config), layers, source)
-    unused = ineffective(config, parse_overrides(overrides))
-    if contradicting := [f"{source_of(overrides)}: {one.text}" for one in unused if one.contradicts]:
+    who, unused = source_of(overrides), ineffective(config, parse_overrides(overrides))
+    if contradicting := [f"{who}: {one.text}" for one in unused if one.contradicts]:
         raise InputError(joined(contradicting))
-    return config, unused
+    own = ineffective(config, _own_settings(layers, source))
+    return config, [*(one._replace(source=f"{source}:") for one in own), *(one._replace(source=who) for one in unused)]
+
+
+def _own_settings(layers: Iterable[Layer], source: str) -> list[Override]:
+    """What the file of this name states itself, if it is a user's and not a complete configuration."""
+    return [
+        Override((key,), value)
+        for layer in layers
+        if layer.rank == "user" and layer.source == source
+        if not all(_is_complete(layer.tree.get(section, {})) for section in NAMED_SECTIONS)
+        for key, value in layer.tree.items()
+    ]
 
 
 def resolve(
