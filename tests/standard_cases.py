@@ -11,6 +11,7 @@ import numpy as np
 from neupims_sim.config import MemoryConfig, load_memory
 from neupims_sim.config.files import available
 from neupims_sim.config.memory import Constraint
+from neupims_sim.errors import InputError
 from neupims_sim.memory.address import AddressMap
 from neupims_sim.memory.legality import active_constraints, addressed_banks, latency_cycles
 from neupims_sim.memory.spec import COMMANDS
@@ -153,7 +154,11 @@ def variants(name: str) -> Iterator[Variant]:
                     "controller.refresh": refresh,
                 }
                 label = f"{speed}, {preset}, {kind}"
-                yield Variant(load_memory(name, preset, overrides), preset, label)
+                try:
+                    config = load_memory(name, preset, overrides)
+                except InputError:  # the single banks of two ranks cannot be refreshed so often
+                    config = load_memory(name, preset, overrides | {"timing.tREFI": 2 * table.timing["tREFI"]})
+                yield Variant(config, preset, label)
 
 
 def commands_of(config: MemoryConfig) -> list[str]:
