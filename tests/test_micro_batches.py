@@ -95,7 +95,10 @@ def test_requests_keep_their_numbers_in_the_file(tmp_path: Path) -> None:
     system=st.sampled_from(["npu_only", "npu_pim", "neupims", "gpu_h100"]),
     stages=st.sampled_from([1, 2]),
     channels=st.booleans(),
-    other=st.sampled_from([{}, {"scheduling.partition": "balanced"}, {"parallel.micro_batches": 3}]),
+    other=st.sampled_from(
+        [{}, {"scheduling.partition": "balanced"}, {"parallel.micro_batches": 3}]
+        + [{"preset": "asplos24", "parallel.batch": "split", "parallel.micro_batches": 2}]
+    ),
     data=st.data(),
 )
 def test_throughput_does_not_depend_on_the_order_of_the_file(

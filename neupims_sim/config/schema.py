@@ -280,7 +280,8 @@ class SchedulingConfig(Section):
     partition: Name = "positional"
     request_order: Literal["drawn", "file"] = "drawn"
     """In which order the rows of ``workload.requests`` came, which policies go by. drawn: by chance, whatever the order of the
-    file; file: rows with a channel of their own (``ch_idx``) are the slots of a server, as in the published artifact (assumption)."""
+    file; file: rows with a channel of their own (``ch_idx``) are the slots of a server, as in the published artifact (assumption);
+    when the batch is divided into micro-batches always drawn."""
     barrier: Literal["operator", "request"] = "request"
     """operator: an attention step of all requests ends before the next starts; request: each request on its own."""
     load_gwrite_cycles: PositiveCycles = 100

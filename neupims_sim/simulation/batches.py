@@ -80,7 +80,7 @@ def decoding_batch(config: Config, workload: WorkloadConfig) -> DecodingBatch:
     batch, count = request_batch(workload, config.seed), micro_batches(config)
     contexts = np.asarray(batch.context_tokens, dtype=np.int64)
     channels = _channels(config, workload, batch)
-    order = _order(config, workload, batch)
+    order = _order(config, workload, batch, divided=config.parallel.batch == "split" and count > 1)
     if config.parallel.batch == "per_stage":
         return DecodingBatch((_micro_batch(order, contexts, channels, count),))
     if len(contexts) < count:
@@ -104,10 +104,13 @@ def _channels(config: Config, workload: WorkloadConfig, batch: RequestBatch) -> 
     return channels
 
 
-def _order(config: Config, workload: WorkloadConfig, batch: RequestBatch) -> Int64Array:
-    """In which order the requests came: slots in their order, rows of a file as ``scheduling.request_order`` says."""
+def _order(config: Config, workload: WorkloadConfig, batch: RequestBatch, divided: bool) -> Int64Array:
+    """In which order the requests came: slots in their order, rows of a file as ``scheduling.request_order`` says.
+
+    Micro-batches have no order of a file.
+    """
     slots = workload.requests is None
-    if slots or (config.scheduling.request_order == "file" and batch.channels is not None):
+    if slots or (config.scheduling.request_order == "file" and batch.channels is not None and not divided):
         return np.arange(len(batch.context_tokens))
     return arrival_order(batch, config.seed)
 
