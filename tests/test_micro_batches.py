@@ -96,8 +96,12 @@ def test_requests_keep_their_numbers_in_the_file(tmp_path: Path) -> None:
     stages=st.sampled_from([1, 2]),
     channels=st.booleans(),
     other=st.sampled_from(
-        [{}, {"scheduling.partition": "balanced"}, {"parallel.micro_batches": 3}]
-        + [{"preset": "asplos24", "parallel.batch": "split", "parallel.micro_batches": 2}]
+        [
+            {},
+            {"scheduling.partition": "balanced"},
+            {"parallel.micro_batches": 3},
+            {"preset": "asplos24", "parallel.batch": "split", "parallel.micro_batches": 2},
+        ]
     ),
     data=st.data(),
 )
