@@ -281,6 +281,30 @@ def test_numbers_of_a_sweep_file_have_bounds(file: Path, old: str, new: str, tol
     assert time.perf_counter() - start < 3
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("point,", "pint,", "no column point"),
+        ("cycles\n", "cyclse\n", "no column cycles"),
+        ("npu_only,16", "npu_only,1,2,16", "Error tokenizing data"),
+        ("", "\0", "no column"),
+    ],
+)
+def test_a_damaged_table_is_one_line(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, told: str
+) -> None:
+    sweep(file, tmp_path / "out", 1, fake)
+    for path in (tmp_path / "out").glob("store*"):
+        path.unlink()
+    load_results(tmp_path / "out")
+    table = tmp_path / "out" / "points.csv"
+    table.write_text(table.read_text().replace(old, new, 1) if old else new)
+    with pytest.raises(InputError, match=rf"points\.csv: not a table of this sweep: .*({told})"):
+        load_results(tmp_path / "out")
+    code, _, error = run(capsys, "results", tmp_path / "out")
+    assert (code, error.count("\n")) == (2, 1)
+
+
 def test_labels_are_text_however_they_look(file: Path, tmp_path: Path) -> None:
     """Labels 1, 01 and 1.0 are three variants: three rows of the table, three heads, three panels, with a value each."""
     edited(file, "  workload.batch_size: [8, 16, 32]\n", "")

@@ -31,7 +31,7 @@ from neupims_sim.sweeps.derivation import evaluate, expression_problem
 from neupims_sim.sweeps.failures import Failure, grouped
 from neupims_sim.sweeps.overview import find_results, is_sweep
 from neupims_sim.sweeps.points import place_text
-from neupims_sim.sweeps.store import count_other_code, load_text, parse_table, read_tracebacks
+from neupims_sim.sweeps.store import TABLE, count_other_code, load_text, read_tracebacks, table_of
 from neupims_sim.sweeps.tables import devices_in_words, format_cell
 from neupims_sim.writing import replaced, write_text
 
@@ -153,7 +153,7 @@ def results(
         )
         return
     definition, text = load_text(directory)
-    table = parse_table(text, definition.text_axes)
+    table = table_of(definition, text, label(directory / TABLE))
     chosen = pd.Series(True, index=table.index) if where is None else _chosen(table, where)
     if failed:
         chosen &= table["status"] == "failed"

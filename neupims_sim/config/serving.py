@@ -37,7 +37,7 @@ class ServedRequestsConfig(_Section):
     """``random``: longest output."""
     range_ratio: Annotated[float, Number(0, 1), Field(gt=0)] | None = None
     """``random``: lengths are uniform from this share of the longest to the longest; 1 unless given."""
-    count: Count | None = None
+    count: Annotated[int, Whole(1, 2_000_000)] | None = None
     """Requests that are drawn; of a file the first so many, all unless given."""
     generated_token_id: Annotated[int, Whole(0, _MOST_TOKENS)] = 5
     """Id that the prefix cache takes every generated token to have, where the file gives ids: equal prompts go on alike."""
@@ -119,7 +119,7 @@ class SchedulerConfig(_Section):
     """New tokens of an iteration."""
     block_size: Count = 16
     """Tokens of a block of K and V."""
-    num_gpu_blocks: Annotated[int, Whole(2, _MOST_TOKENS)] | None = None
+    num_gpu_blocks: Annotated[int, Whole(2, 4_000_000)] | None = None
     """Blocks, the null block included, which holds nothing; what the device's memory holds unless given."""
     enable_chunked_prefill: bool = True
     """Whether a prompt may be divided over iterations."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 TICKS_PER_S = 10**12
+MOST_SECONDS = 9e6
+"""Of a run, 104 days: times are kept in 64 bits."""
 
 
 def ticks(seconds: float) -> int:

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import simpy
 
-from neupims_sim.serving.clock import ticks
+from neupims_sim.errors import InputError
+from neupims_sim.serving.clock import MOST_SECONDS, TICKS_PER_S, ticks
 from neupims_sim.serving.costs import IterationCost
 from neupims_sim.serving.request import ServedRequest
 from neupims_sim.serving.schedulers import Iteration, Scheduler
@@ -86,7 +87,13 @@ class Instance:
             for request in iteration.admitted:
                 if request.first_scheduled_at is None:
                     request.first_scheduled_at = start
-            yield _Late(self._env, max(1, ticks(self._cost.seconds(iteration))))
+            seconds = self._cost.seconds(iteration)
+            if not start / TICKS_PER_S + seconds <= MOST_SECONDS:
+                raise InputError(
+                    f"serving takes longer than {MOST_SECONDS:,.0f} s, with an iteration of {seconds:.3g} s at "
+                    f"{start / TICKS_PER_S:,.0f} s; see serving.cost"
+                )
+            yield _Late(self._env, max(1, ticks(seconds)))
             end = int(self._env.now)
             answered, finished = scheduler.finish(iteration)
             for request in answered:

@@ -35,16 +35,22 @@ def load_results(directory: str | Path) -> tuple[Sweep, pd.DataFrame]:
     The table is that of ``points.csv``; an empty cell is NaN, but "" in ``error``.
     """
     sweep, text = load_text(directory)
+    return sweep, table_of(sweep, text, label(Path(directory) / TABLE))
+
+
+def table_of(sweep: Sweep, text: str, source: str) -> pd.DataFrame:
+    """The table in the text of ``points.csv``; raises InputError, starting with ``source``, if it is not of this sweep."""
     try:
         table = parse_table(text, sweep.text_axes)
         missing = [name for name in (*FIXED_COLUMNS, *sweep.axes, *sweep.columns) if name not in table]
         if missing:
             raise ValueError(f"no column {missing[0]}")
-    except (ValueError, KeyError) as error:
-        raise InputError(
-            f"{label(Path(directory) / TABLE)}: not a table of this sweep: {' '.join(str(error).split())}"
-        ) from None
-    return sweep, table
+        if DEVICES in table and DEVICES not in sweep.axes:
+            table[DEVICES].dropna().astype(float).astype(int)
+    except (ValueError, KeyError, OverflowError) as error:
+        problem = f"no column {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise InputError(f"{source}: not a table of this sweep: {problem}") from None
+    return table
 
 
 def load_whole_results(directory: str | Path) -> tuple[Sweep, pd.DataFrame]:

@@ -48,6 +48,11 @@ BASES: dict[str, tuple[str, ...]] = {
     "search": (
         "npu_pim", "workload={name: s, kind: retrieval, database: 20000, dimensions: 256, top_m: 20, extract: false, rerank: none}",
     ),
+    "serving": (
+        "neupims", "serving.requests={format: random, input_tokens: 50, output_tokens: 20, count: 20}",
+        "serving.arrivals={kind: poisson, rate: 10}", "serving.scheduler.num_gpu_blocks=200",
+        "serving.cost={model: linear, fixed_s: 0.01, prefill_token_s: 0.0001}", "serving.limits={ttft_s: 1.0}",
+    ),
 }  # fmt: skip
 """Small configurations that use every part of the schema: system and overrides."""
 
@@ -64,7 +69,8 @@ def pair_cases(seed: int) -> Iterator[Case]:
     draw = random.Random(seed)
     while True:
         base = draw.choice(list(BASES))
-        chosen = draw.sample([key for key, _ in _fields_of(base)], draw.choice((2, 2, 3)))
+        keys = [key for key, _ in _fields_of(base) if key.startswith("serving") == (base == "serving")]
+        chosen = draw.sample(keys, draw.choice((2, 2, 3)))
         yield _case(base, *(f"{key}={_moderate(draw)}" for key in chosen))
 
 
@@ -81,8 +87,9 @@ def _moderate(draw: random.Random) -> str:
 def _case(base: str, *overrides: str) -> Case:
     system, *settings = BASES[base]
     options = [text for setting in (*settings, *overrides) for text in ("--set", setting)]
+    command = "serve" if base == "serving" else "run"
     name = " ".join(override if len(override) < 80 else f"{override[:77]}..." for override in overrides)
-    return Case(f"fields, {base}", name, ("run", system, *options, "--out", "out"))
+    return Case(f"fields, {base}", name, (command, system, *options, "--out", "out"))
 
 
 @cache
@@ -91,7 +98,8 @@ def fields() -> tuple[tuple[str, str], ...]:
     found: dict[tuple[str, type], str] = {}
     for base in BASES:
         for field in _fields_of(base):
-            found.setdefault(field, base)
+            if field[0].startswith("serving") == (base == "serving"):  # a run does not read it
+                found.setdefault(field, base)
     return tuple((base, key) for (key, _), base in found.items())
 
 
