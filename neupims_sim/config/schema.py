@@ -474,6 +474,12 @@ class MappingConfig(Section):
     the other blocks compute while memory idles)."""
     keep_activations_on_chip: bool = True
     """Whether an operator may take its input from the scratchpad when the producer left it there and it fits."""
+    fuse: bool = True
+    """Whether operators of the vector units (activations, residual additions, norms by their statistics) take the tiles of a matrix
+    product as they are made, without a way through DRAM or room for all of it."""
+    hold_residents: bool = True
+    """Whether activations that stay in the scratchpad take room from what is loaded ahead, and two interleaved sub-batches have
+    half of it each."""
     operator_drain: bool = False
     """Whether an operator starts only after the previous one of the same sub-batch has stored everything to DRAM."""
     write_kv: bool = True

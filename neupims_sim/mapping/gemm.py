@@ -31,6 +31,7 @@ from neupims_sim.npu.systolic import ceil_div
 Kept = Literal["activation", "weight", "nothing"]
 Loops = Literal["fastest", "least_traffic", "token_blocks"]
 IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 
 _STEP_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Numbers of steps tried for every loop."""
@@ -59,6 +60,12 @@ class GemmPlan:
     compute_cycles: IntArray
     """Cycles that a step holds the arrays; the last one includes the fill and drain of the whole GEMM."""
     store_bytes: IntArray
+    room_bytes: IntArray
+    """Scratchpad that a step takes: what it loads, as it lies there."""
+    freed_bytes: IntArray
+    """Scratchpad that is free again after a step; of a kept panel after the last step that uses it."""
+    finished_share: FloatArray
+    """Share of the outputs that are complete after a step."""
     tile_macs: IntArray
     utilization: float
     """macs / (compute cycles x peak), as if operands were always there."""
@@ -111,6 +118,7 @@ class _Job(NamedTuple):
     output_on_chip: bool
     loops: Loops = "fastest"
     weight_on_chip: bool = False
+    streams_out: bool = False
 
 
 class _Tiling(NamedTuple):
@@ -130,6 +138,7 @@ def plan_gemm(
     activation_on_chip: bool = False,
     weight_on_chip: bool = False,
     output_on_chip: bool = False,
+    streams_out: bool = False,
     loops: Loops = "fastest",
 ) -> GemmPlan:
     """Plan an [m, k] x [k, n] product on all arrays of the NPU.
@@ -142,7 +151,7 @@ def plan_gemm(
 
     ``activation_on_chip``, ``weight_on_chip``: the whole [m, k] or [k, n] matrix already lies in the scratchpad (a product of
     two activations has no weights). ``output_on_chip``: the [m, n] result stays there (in the element format) and is not stored.
-    All take their space from the tiles.
+    All take their space from the tiles. ``streams_out``: somebody takes the result tile by tile; it is neither stored nor stays.
 
     ``loops: token_blocks`` is the loop nest of the published artifact instead: blocks of tokens as wide as the array
     outermost, all weights loaded during the first of them and kept, so that only that one overlaps with the load.
@@ -154,7 +163,7 @@ def plan_gemm(
     if not bandwidth_bytes_per_cycle > 0:
         raise InputError(f"bandwidth_bytes_per_cycle={bandwidth_bytes_per_cycle} must be > 0")
     job = _Job(Gemm(m, k, n), npu, bandwidth_bytes_per_cycle, activation_on_chip, output_on_chip, loops, weight_on_chip)
-    return _plan(job)
+    return _plan(job._replace(streams_out=streams_out))
 
 
 def repeat_plan(plan: GemmPlan, times: int, npu: NpuConfig) -> GemmPlan:
@@ -173,6 +182,9 @@ def repeat_plan(plan: GemmPlan, times: int, npu: NpuConfig) -> GemmPlan:
         weight_bytes=np.tile(plan.weight_bytes, times),
         compute_cycles=compute,
         store_bytes=np.tile(plan.store_bytes, times),
+        room_bytes=np.tile(plan.room_bytes, times),
+        freed_bytes=np.tile(plan.freed_bytes, times),
+        finished_share=np.concatenate([(plan.finished_share + done) / times for done in range(times)]),
         tile_macs=np.tile(plan.tile_macs, times),
         utilization=utilization(times * plan.macs, int(compute.sum()), npu.systolic),
         pipelined_cycles=times * plan.pipelined_cycles,
@@ -362,7 +374,7 @@ class _CostModel:
         """
         job, gemm, tile = self.job, self.job.gemm, tiling.tile
         cycles_per_element = job.npu.element_bytes / job.bandwidth
-        stored = 0.0 if job.output_on_chip else 1.0
+        stored = 0.0 if job.output_on_chip or job.streams_out else 1.0
         k_steps = ceil_div(gemm.k, tile.k)
         output_tiles = ceil_div(gemm.m, tile.m) * ceil_div(gemm.n, tile.n)
         overlapped = stored * (1 - 1 / output_tiles) / k_steps if job.npu.double_buffered else stored / k_steps
@@ -416,7 +428,11 @@ def _expand(tiling: _Tiling, job: _Job, cost: _CostModel) -> GemmPlan:
     first_inner = np.arange(inner_steps)[:, None] == 0
     loads_activation = (first_inner | (tiling.kept != "activation")) & (not job.activation_on_chip)
     loads_weight = (first_inner | (tiling.kept != "weight")) & (not job.weight_on_chip)
-    stores = (np.arange(k_steps) == k_steps - 1) & (not job.output_on_chip)
+    finished = np.cumsum(np.broadcast_to(m * n * (np.arange(k_steps) == k_steps - 1), compute.shape))
+    stores = (np.arange(k_steps) == k_steps - 1) & (not job.output_on_chip) & (not job.streams_out)
+    last_inner = np.arange(inner_steps)[:, None] == inner_steps - 1
+    frees_activation = (last_inner | (tiling.kept != "activation")) & (not job.activation_on_chip)
+    frees_weight = (last_inner | (tiling.kept != "weight")) & (not job.weight_on_chip)
 
     def frozen(values: IntArray) -> IntArray:
         """One entry per step, flat and read-only."""
@@ -425,16 +441,20 @@ def _expand(tiling: _Tiling, job: _Job, cost: _CostModel) -> GemmPlan:
         return flat
 
     activation_reads, weight_reads = _reads(tiling, job)
+    activation, weight = m * k * npu.element_bytes, k * n * npu.element_bytes
     return GemmPlan(
         gemm=gemm,
         tile=tile,
         kept=tiling.kept,
         activation_reads=activation_reads,
         weight_reads=weight_reads,
-        activation_bytes=frozen(m * k * npu.element_bytes * loads_activation),
-        weight_bytes=frozen(k * n * npu.element_bytes * loads_weight),
+        activation_bytes=frozen(activation * loads_activation),
+        weight_bytes=frozen(weight * loads_weight),
         compute_cycles=frozen(compute),
         store_bytes=frozen(m * n * npu.element_bytes * stores),
+        room_bytes=frozen(activation * loads_activation + weight * loads_weight),
+        freed_bytes=frozen(activation * frees_activation + weight * frees_weight),
+        finished_share=finished / finished[-1],
         tile_macs=frozen(m * k * n),
         utilization=utilization(gemm.macs, int(compute.sum()), npu.systolic),
         pipelined_cycles=cost.estimate(tiling).pipelined_cycles,

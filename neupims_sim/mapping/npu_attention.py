@@ -29,6 +29,9 @@ from neupims_sim.npu.vector import adder_tree_passes
 
 Int64Array = npt.NDArray[np.int64]
 
+_FEWEST_STEPS = 16
+"""Steps that overlap well with each other; fewer only where they would leave arrays idle."""
+
 
 @dataclass(frozen=True)
 class StreamedAttention:
@@ -36,6 +39,8 @@ class StreamedAttention:
 
     activation_bytes: Int64Array
     weight_bytes: Int64Array
+    room_bytes: Int64Array
+    freed_bytes: Int64Array
     compute_cycles: Int64Array
     store_bytes: Int64Array
     softmax_cycles: int
@@ -64,9 +69,12 @@ def plan_npu_attention(
         compute[index, 0] = rounds * array_occupancy(Gemm(group, head_size, tokens), npu.systolic).busy_cycles
         compute[index, 1] = rounds * array_occupancy(Gemm(group, tokens, head_size), npu.systolic).busy_cycles
         softmax += vector_cycles("softmax", npu.vector, rows=heads, width=tokens)
+    room = np.minimum(np.repeat(cache, 2), npu.scratchpad_bytes // (4 if mapping.hold_residents else 1))
     return StreamedAttention(
         activation_bytes=np.zeros(2 * len(contexts), dtype=np.int64),
         weight_bytes=np.repeat(cache, 2),
+        room_bytes=room,
+        freed_bytes=room,
         compute_cycles=compute.ravel(),
         store_bytes=np.zeros(2 * len(contexts), dtype=np.int64),
         softmax_cycles=softmax,
@@ -106,7 +114,8 @@ def plan_split_attention(
     token_bytes = (2 * head_size + group) * npu.element_bytes
     room = npu.scratchpad_bytes // 4
     block_tokens = max(1, min(max(npu.systolic.rows, npu.systolic.columns), room // token_bytes))
-    steps = list(_steps(contexts, kv_heads, block_tokens, max(1, room // token_bytes)))
+    overlapping = max(npu.systolic.arrays * block_tokens, kv_heads * sum(contexts) // _FEWEST_STEPS)
+    steps = list(_steps(contexts, kv_heads, block_tokens, max(1, min(overlapping, room // token_bytes))))
     tokens = np.array([sum(block.tokens for block in step) for step in steps], dtype=np.int64)
     size = min(max(contexts), block_tokens)
     drains = (

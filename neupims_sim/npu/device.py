@@ -6,13 +6,16 @@ scratchpad has room, so that the next tile (or the next operator's weights) arri
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import simpy
+from simpy.resources.resource import PriorityRequest
 
 from neupims_sim.config.schema import NpuConfig
 
@@ -36,6 +39,10 @@ class TileSteps(Protocol):
     def activation_bytes(self) -> Int64Array: ...
     @property
     def weight_bytes(self) -> Int64Array: ...
+    @property
+    def room_bytes(self) -> Int64Array: ...
+    @property
+    def freed_bytes(self) -> Int64Array: ...
     @property
     def compute_cycles(self) -> Int64Array: ...
     @property
@@ -89,6 +96,66 @@ def shares(amount: int, cycles: Int64Array) -> list[int]:
     whole = max(1, int(cycles.sum()))
     ends = [amount * int(end) // whole for end in np.cumsum(cycles)]
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
+class Progress:
+    """How much of an operator's output is there: others may take it tile by tile."""
+
+    def __init__(self, env: simpy.Environment) -> None:
+        self._env = env
+        self._share = 0.0
+        self._waiting: list[tuple[float, SimEvent]] = []
+
+    def reach(self, share: float) -> None:
+        """So much is there, 1 for all."""
+        self._share = max(self._share, share)
+        for wanted, event in self._waiting:
+            if wanted <= self._share:
+                event.succeed()
+        self._waiting = [(wanted, event) for wanted, event in self._waiting if wanted > self._share]
+
+    def reached(self, share: float) -> SimEvent:
+        """Fires when so much is there."""
+        event = self._env.event()
+        if share <= self._share:
+            event.succeed()
+        else:
+            self._waiting.append((share, event))
+        return event
+
+
+class Move(NamedTuple):
+    """Bytes between memory and scratchpad, on behalf of an operator."""
+
+    name: str
+    region: Region
+    size_bytes: int
+    made_meanwhile: bool = False
+    """Whether they are still being made when their reader starts."""
+
+
+@dataclass
+class Tiles:
+    """The output of a GEMM for those who take it tile by tile.
+
+    Attributes
+    ----------
+    share: of the output that is complete after each step.
+    made: how much of it is there.
+    loads: what they load besides. It passes by in pieces, each with the step that makes the tile, and takes no room.
+    loaded: how much of that is there.
+    """
+
+    share: npt.NDArray[np.float64]
+    made: Progress
+    loads: Sequence[Move]
+    loaded: Progress
+
+    def parts(self, step: int) -> list[tuple[Move, int]]:
+        """The bytes of each load that go with a step."""
+        before = self.share[step - 1] if step else 0.0
+        share = float(self.share[step] - before)
+        return [(load, math.ceil(load.size_bytes * share)) for load in self.loads] if share else []
 
 
 BusyObserver = Callable[[str, str, int, int], None]
@@ -154,6 +221,18 @@ class Npu:
         self._loader = simpy.PriorityResource(env)
         self._scratchpad = simpy.Container(env, capacity=config.scratchpad_bytes, init=config.scratchpad_bytes)
 
+    def reserve(self, size_bytes: int, priority: int = 0) -> Process:
+        """Take scratchpad for what stays there, in turn with the operators that load."""
+        with self._loader.request(priority=priority) as turn:
+            yield turn
+            if size_bytes:
+                yield self._scratchpad.get(size_bytes)
+
+    def release(self, size_bytes: int) -> None:
+        """Give back scratchpad that was reserved."""
+        if size_bytes:
+            self._scratchpad.put(size_bytes)
+
     def transfer(self, kind: int, address: int, size_bytes: int, name: str) -> SimEvent:
         """A DMA transfer; the event fires when it is done."""
         return self.env.process(self._dma(kind, address, size_bytes, name))
@@ -177,6 +256,8 @@ class Npu:
         ready: SimEvent,
         weights_wait: bool = False,
         priority: int = 0,
+        reserve_bytes: int = 0,
+        tiles: Tiles | None = None,
     ) -> Process:
         """Run a GEMM; ends when the last output is stored.
 
@@ -186,12 +267,15 @@ class Npu:
         """
         count = len(steps.compute_cycles)
         loaded = simpy.Store(self.env)
+        beside = list[SimEvent]()
         with self._loader.request(priority=priority) as turn:
             yield turn
-            computing = self.env.process(self._compute(name, steps, loaded, output, ready))
+            if reserve_bytes:
+                yield self._scratchpad.get(reserve_bytes)
+            computing = self.env.process(self._compute(name, steps, loaded, output, ready, tiles))
             for step in range(count):
                 weight, activation = int(steps.weight_bytes[step]), int(steps.activation_bytes[step])
-                room = min(weight + activation, self.config.scratchpad_bytes)
+                room = min(int(steps.room_bytes[step]), self.config.scratchpad_bytes)
                 if room:
                     yield self._scratchpad.get(room)
                 arrivals = []
@@ -203,23 +287,38 @@ class Npu:
                     if not ready.processed:
                         yield ready
                     arrivals.append(self.transfer(READ, *activations.take(activation), name))
-                yield loaded.put((step, arrivals, room))
+                if tiles is not None and tiles.loads:
+                    parts = tiles.parts(step)
+                    beside += [self.transfer(READ, *load.region.take(size), load.name) for load, size in parts]
+                    self.env.process(self._arrival(beside[:], tiles.loaded, float(tiles.share[step])))
+                yield loaded.put((step, arrivals))
         yield computing
 
-    def _compute(self, name: str, steps: TileSteps, loaded: simpy.Store, output: Region, ready: SimEvent) -> Process:
+    def _compute(
+        self,
+        name: str,
+        steps: TileSteps,
+        loaded: simpy.Store,
+        output: Region,
+        ready: SimEvent,
+        tiles: Tiles | None,
+    ) -> Process:
         stores: list[SimEvent] = []
         macs = shares(steps.macs, steps.compute_cycles)
         for _ in range(len(steps.compute_cycles)):
-            step, arrivals, room = yield loaded.get()
+            step, arrivals = yield loaded.get()
             if not ready.processed:
                 yield ready
             yield self.env.all_of(arrivals)
             yield from self._hold(self.arrays, "systolic arrays", name, int(steps.compute_cycles[step]), macs[step])
-            if room:
-                yield self._scratchpad.put(room)
+            freed = min(int(steps.freed_bytes[step]), self.config.scratchpad_bytes)
+            if freed:
+                yield self._scratchpad.put(freed)
             size = int(steps.store_bytes[step])
             if size:
                 stores.append(self.transfer(WRITE, *output.take(size), name))
+            if tiles is not None:
+                _when(stores[-1] if size else None, tiles.made.reach, float(tiles.share[step]))
         yield self.env.all_of(stores)
 
     def attention(
@@ -280,32 +379,111 @@ class Npu:
 
     def vector(
         self,
-        name: str,
-        cycles: int,
+        parts: Sequence[tuple[str, int]],
         *,
-        loads: Sequence[tuple[Region, int]] = (),
-        stores: Sequence[tuple[Region, int]] = (),
+        loads: Sequence[Move] = (),
+        stores: Sequence[Move] = (),
         ready: SimEvent,
         chunks: int = 8,
     ) -> Process:
-        """Run a vector operator over its data in ``chunks``: load, compute and store overlap. Ends when all is stored."""
+        """Run operators of the vector units, each of ``parts`` (name, cycles) on every chunk of the same data.
+
+        Load, compute and store of the ``chunks`` overlap. Ends when all is stored.
+        """
         if not ready.processed:
             yield ready
-        total = sum(size for _, size in (*loads, *stores))
+        total = sum(move.size_bytes for move in (*loads, *stores))
         chunks = max(1, min(chunks, total // 4096)) if total else 1
-        arrivals = [
-            [self.transfer(READ, *region.take(-(-size // chunks)), name) for region, size in loads]
-            for _ in range(chunks)
-        ]
+        arrivals = [[self._move(READ, load, chunks) for load in loads] for _ in range(chunks)]
         written: list[SimEvent] = []
         for chunk in range(chunks):
             yield self.env.all_of(arrivals[chunk])
+            yield from self._vector_chunk(parts, chunk, chunks)
+            written += [self._move(WRITE, store, chunks) for store in stores]
+        yield self.env.all_of(written)
+
+    def vector_behind(
+        self,
+        parts: Sequence[tuple[str, int]],
+        *,
+        loads: Sequence[Move] = (),
+        stores: Sequence[Move] = (),
+        producers: Sequence[Progress],
+        progress: Progress,
+        reserve_bytes: int = 0,
+        priority: int = 0,
+        chunks: int = 16,
+    ) -> Generator[SimEvent, Any, int]:
+        """:meth:`vector` that takes its input as ``producers`` make it, a chunk when so much of theirs is there.
+
+        It loads in turn with the matrix products, ahead of its producers but for what they store themselves. ``progress`` is that
+        of this operator. Returns when it began.
+        """
+        loaded = Progress(self.env)
+        if loads or reserve_bytes:
+            turn = self._loader.request(priority=priority)  # now, so that nobody who is asked later goes first
+            self.env.process(self._load_chunks(turn, loads, producers, loaded, reserve_bytes, chunks))
+        else:
+            loaded.reach(1)
+        written: list[SimEvent] = []
+        began = 0
+        for chunk in range(chunks):
+            yield self.env.all_of([one.reached((chunk + 1) / chunks) for one in (*producers, loaded)])
+            began = int(self.env.now) if chunk == 0 else began
+            yield from self._vector_chunk(parts, chunk, chunks)
+            self.release(sum(-(-load.size_bytes // chunks) for load in loads))
+            written += [self._move(WRITE, store, chunks) for store in stores]
+            _when(written[-1] if stores else None, progress.reach, (chunk + 1) / chunks)
+        yield self.env.all_of(written)
+        return began
+
+    def _load_chunks(
+        self,
+        turn: PriorityRequest,
+        loads: Sequence[Move],
+        producers: Sequence[Progress],
+        loaded: Progress,
+        reserve_bytes: int,
+        chunks: int,
+    ) -> Process:
+        with turn:
+            yield turn
+            if reserve_bytes:
+                yield self._scratchpad.get(reserve_bytes)
+            arrivals = []
+            for chunk in range(chunks):
+                if any(load.made_meanwhile for load in loads):
+                    yield self.env.all_of([producer.reached((chunk + 1) / chunks) for producer in producers])
+                room = sum(-(-load.size_bytes // chunks) for load in loads)
+                if room:
+                    yield self._scratchpad.get(room)
+                arrivals += [self._move(READ, load, chunks) for load in loads]
+                self.env.process(self._arrival(arrivals[:], loaded, (chunk + 1) / chunks))
+
+    def _arrival(self, arrivals: Sequence[SimEvent], loaded: Progress, share: float) -> Process:
+        """Tell that so much is there, once it is."""
+        yield self.env.all_of(arrivals)
+        loaded.reach(share)
+
+    def _move(self, kind: int, move: Move, chunks: int) -> SimEvent:
+        """Transfer a chunk's share."""
+        return self.transfer(kind, *move.region.take(-(-move.size_bytes // chunks)), move.name)
+
+    def _vector_chunk(self, parts: Sequence[tuple[str, int]], chunk: int, chunks: int) -> Process:
+        for name, cycles in parts:
             share = cycles * (chunk + 1) // chunks - cycles * chunk // chunks
             yield from self._hold(self.vectors, "vector units", name, share)
-            written += [self.transfer(WRITE, *region.take(-(-size // chunks)), name) for region, size in stores]
-        yield self.env.all_of(written)
 
     def _hold(self, unit: Unit, lane: str, name: str, cycles: int, macs: int = 0) -> Process:
         if cycles:
             yield from unit.hold(cycles, macs)
             self._observe(lane, name, int(self.env.now) - cycles, int(self.env.now))
+
+
+def _when(event: SimEvent | None, call: Callable[[Any], None], value: Any) -> None:
+    """Call when an event fires, or now."""
+    if event is None:
+        call(value)
+    else:
+        assert event.callbacks is not None
+        event.callbacks.append(lambda _: call(value))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,35 +15,54 @@ from neupims_sim.mapping.npu_attention import (
     plan_npu_attention,
     plan_split_attention,
 )
-from neupims_sim.mapping.operators import map_phase
+from neupims_sim.mapping.operators import less_scratchpad
+from neupims_sim.mapping.phases import MappedPhase, map_phase
 from neupims_sim.mapping.pim_attention import AttentionLayout
 from neupims_sim.mapping.placement import Placement
 from neupims_sim.memory.device import serialized_releases
 from neupims_sim.memory.program import PimProgram
 from neupims_sim.npu import softmax_occupancy, vector_cycles
-from neupims_sim.npu.device import WRITE, Region
+from neupims_sim.npu.device import READ, WRITE, Region
 from neupims_sim.simulation.device import Device, Process, SimEvent
 from neupims_sim.simulation.operators import OperatorRunner, timed
 from neupims_sim.trace import Operator, Tensor, Trace, flops
+from neupims_sim.trace.kinds import KINDS
 
 Int64Array = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Phases:
-    """The operators of one layer, cut at the attention."""
+    """The operators of one layer, cut at the attention.
+
+    Attributes
+    ----------
+    handed_on: what ``before`` takes from the layer before.
+    hidden: what a layer ends with, for the residual addition of the next one.
+    """
 
     before: tuple[Operator, ...]
     attention: tuple[Operator, ...]
     after: tuple[Operator, ...]
+    handed_on: Tensor
+    hidden: Tensor
 
     @staticmethod
-    def of(trace: Trace) -> Phases:
-        """Operators of the repeated block; those with a request are the attention."""
+    def of(trace: Trace, fuse: bool) -> Phases:
+        """Operators of the repeated block; those with a request are the attention.
+
+        ``fuse``: the norm that a layer begins with goes with the last tiles of the layer before, which ends with it.
+        """
         block = [operator for operator in trace.operators if operator.repeat > 1 or trace.header.attrs["layers"] == 1]
         per_request = [index for index, operator in enumerate(block) if operator.request is not None]
         first, last = per_request[0], per_request[-1]
-        return Phases(tuple(block[:first]), tuple(block[first : last + 1]), tuple(block[last + 1 :]))
+        before, attention, after = block[:first], block[first : last + 1], block[last + 1 :]
+        handed_on, hidden = before[0].inputs[0], after[-1].outputs[0]
+        if fuse and len(before) > 1 and KINDS[before[0].op].per_tile:
+            norm, *before = before
+            handed_on = norm.outputs[0]
+            after.append(replace(norm, inputs=(hidden, *norm.inputs[1:]), deps=(after[-1].id,)))
+        return Phases(tuple(before), tuple(attention), tuple(after), handed_on, hidden)
 
     def weights(self) -> dict[str, int]:
         """Bytes of each weight."""
@@ -83,6 +102,7 @@ class SubBatchRun:
     requests: position of each of the sub-batch's requests in its micro-batch.
     numbers: those of the requests in the workload.
     channels: channel of each, where attention runs in PIM.
+    sub_batches: that share the scratchpad.
     """
 
     def __init__(
@@ -96,6 +116,7 @@ class SubBatchRun:
         requests: Sequence[int],
         numbers: Sequence[int],
         channels: Sequence[int],
+        sub_batches: int = 1,
     ) -> None:
         self._index = index
         self._device = device
@@ -112,28 +133,57 @@ class SubBatchRun:
         self._channels = list(channels)
         self._contexts = list(phases.context_tokens().values())
         self._attention_flops = phases.attention_flops()
-        bandwidth = device.memory.capabilities.peak_bytes_per_cycle
-        block_input, block_output = phases.before[0].inputs[0], phases.after[-1].outputs[0]
-        options = (config.npu, config.mapping, bandwidth)
-        self._before = map_phase(phases.before, frozenset(), *options, frozenset({block_input.whole}))
-        attended = next(t for t in phases.after[0].inputs if t.role == "activation")
-        self._after = map_phase(phases.after, frozenset({block_output.whole}), *options, frozenset({attended.whole}))
-        self._attended = attended
+        self._attended = next(t for t in phases.after[0].inputs if t.role == "activation")
+        self._queries = phases.attention[0].inputs[0]
+        self._before, self._after = self._map(phases, sub_batches)
+        self._reserved = 0, 0
+        """Scratchpad that an attention takes when it begins, and gives back at its end: the output replaces the queries."""
+        if config.mapping.hold_residents:
+            queries, attended = sum(self._before.left.values()), sum(self._after.resident.values())
+            self._reserved = max(0, attended - queries), max(0, queries - attended)
+            self._env.process(self._npu.reserve(sum(self._before.resident.values())))
         self._run = OperatorRunner(device, index, self._address)
         self._probabilities = Region(placement.address(f"{index}.logits"), self._probability_bytes(sum(self._contexts)))
 
+    def _map(self, phases: Phases, sub_batches: int) -> tuple[MappedPhase, MappedPhase]:
+        """Before and after the attention; what one leaves on the chip the other finds there, where both have room for it."""
+        npu, mapping = self._config.npu, self._config.mapping
+        if mapping.hold_residents:
+            npu = less_scratchpad(npu, npu.scratchpad_bytes - npu.scratchpad_bytes // sub_batches)
+        options = npu, mapping, self._device.memory.capabilities.peak_bytes_per_cycle
+        on_pim = self._config.attention_on == "pim"
+        # Operands of PIM go to its rows tile by tile.
+        taken = frozenset({self._queries.whole} if on_pim and mapping.hold_residents else ())
+        handed_on, hidden = phases.handed_on.whole, frozenset({phases.hidden.whole})
+        stays = mapping.fuse or not mapping.hold_residents
+        before = map_phase(phases.before, frozenset(), *options, frozenset({handed_on} if stays else ()), taken)
+        stored = hidden if handed_on in before.resident else hidden | {handed_on}
+        after = map_phase(phases.after, stored, *options, frozenset({self._attended.whole}))
+        if mapping.hold_residents and handed_on in before.resident and handed_on not in after.left:
+            before = map_phase(phases.before, frozenset(), *options, frozenset(), taken)
+        return before, after
+
     def before(self, layer: int) -> SimEvent:
         """Start everything before the attention. It goes before waiting Proj+FFN operators: PIM needs its output."""
-        return self._start("QKV", layer, self._run.run(self._before, layer, priority=0))
+        return self._start("QKV", layer, self._run.run(self._before.works, layer, priority=0))
 
     def middle(self, layer: int) -> SimEvent:
         """Start the attention of all requests."""
-        on_pim = self._config.attention_on == "pim"
-        return self._start("MHA", layer, self._pim_attention(layer) if on_pim else self._npu_attention(layer))
+        return self._start("MHA", layer, self._attention(layer))
 
     def after(self, layer: int) -> SimEvent:
         """Start everything after the attention."""
-        return self._start("Proj+FFN", layer, self._run.run(self._after, layer, priority=1))
+        return self._start("Proj+FFN", layer, self._run.run(self._after.works, layer, priority=1))
+
+    def _attention(self, layer: int) -> Process:
+        """The attention on its unit, and its room in the scratchpad."""
+        on_pim = self._config.attention_on == "pim"
+        taken, freed = self._reserved
+        room = self._env.process(self._npu.reserve(taken)) if taken else None
+        yield from self._pim_attention(layer) if on_pim else self._npu_attention(layer)
+        if room is not None and not room.processed:
+            yield room
+        self._npu.release(freed)
 
     def _start(self, name: str, layer: int, work: Process) -> SimEvent:
         return self._env.process(timed(self._device, self._index, name, layer, work))
@@ -145,6 +195,10 @@ class SubBatchRun:
     def _npu_attention(self, layer: int) -> Process:
         """K and V stream through the arrays; softmaxes run beside them."""
         start = int(self._env.now)
+        mapping = self._config.mapping
+        if mapping.hold_residents and mapping.keep_activations_on_chip and not self._before.left:
+            size = len(self._contexts) * self._heads * self._head_size * self._config.npu.element_bytes
+            yield self._npu.transfer(READ, *self._run.region(self._queries).take(size), "attention")
         shard = self._contexts, self._heads, self._kv_heads, self._head_size
         cache_bytes = 2 * sum(self._contexts) * self._kv_heads * self._head_size * self._config.npu.element_bytes
         cache = Region(self._placement.address(f"{self._index}.kv_cache"), cache_bytes)
@@ -158,10 +212,10 @@ class SubBatchRun:
             plan = plan_npu_attention(*shard, self._config.npu, self._config.mapping)
             parts = [
                 self._npu.gemm("attention", plan, weights=cache, activations=nothing, output=nothing, ready=now),
-                self._npu.vector("softmax", plan.softmax_cycles, ready=now),
+                self._npu.vector([("softmax", plan.softmax_cycles)], ready=now),
             ]
             yield self._env.all_of([self._env.process(part) for part in parts])
-        if not self._config.mapping.keep_activations_on_chip:
+        if self._attended.whole not in self._after.resident:
             region = self._run.region(self._attended)
             yield self._npu.transfer(WRITE, *region.take(self._attended.bytes), "attention")
         self._device.seen.npu_macs += plan.macs
@@ -176,6 +230,9 @@ class SubBatchRun:
         releases = self._releases(layer, "attend")
         attends = [self._env.process(self._attend(n, layer, logits[n], releases)) for n in range(len(self._requests))]
         yield self._env.all_of(attends)
+        if self._config.mapping.keep_activations_on_chip and self._attended.whole not in self._after.resident:
+            region = self._run.region(self._attended)
+            yield self._npu.transfer(WRITE, *region.take(self._attended.bytes), "attend")
 
     def _logits(self, n: int, layer: int, releases: Mapping[int, Int64Array]) -> Process:
         start, channel, layout = int(self._env.now), self._channels[n], self._pim_layout
@@ -189,7 +246,7 @@ class SubBatchRun:
         self._count_pim(layer, "logits", start, layout.logits_counts(tokens).dots, n)
         start = int(self._env.now)
         busy, latency = softmax_occupancy(self._config.npu.vector, rows=layout.heads, width=tokens)
-        yield from self._npu.vector("softmax", busy, ready=self._env.event().succeed())
+        yield from self._npu.vector([("softmax", busy)], ready=self._env.event().succeed())
         if latency:
             yield self._env.timeout(latency)
         size = self._probability_bytes(tokens)
@@ -212,7 +269,7 @@ class SubBatchRun:
         if partial_sums:
             width = layout.heads * layout.head_size
             cycles = vector_cycles("add", self._config.npu.vector, rows=partial_sums, width=width)
-            yield from self._npu.vector("add", cycles, ready=self._env.event().succeed())
+            yield from self._npu.vector([("add", cycles)], ready=self._env.event().succeed())
 
     def _releases(self, layer: int, step: str) -> Mapping[int, Int64Array]:
         """Per request, when its macro-commands may start, where one PIM command per cycle leaves for the whole device."""

@@ -10,7 +10,8 @@ from itertools import groupby, islice
 from neupims_sim.config import Config, ImagesConfig, ResnetConfig, TraceFileConfig, VitConfig
 from neupims_sim.errors import InputError
 from neupims_sim.mapping.allocation import Allocation, allocate, lifetimes
-from neupims_sim.mapping.operators import map_phase
+from neupims_sim.mapping.operators import less_scratchpad
+from neupims_sim.mapping.phases import map_phase
 from neupims_sim.mapping.pim_pooling import PoolingLayout
 from neupims_sim.mapping.placement import Placement
 from neupims_sim.simulation.device import Device, Process
@@ -69,6 +70,7 @@ class TraceOnNpu:
     phases: the operators in order, cut into phases.
     index: of the sub-batch; it sets its activations apart from those of other sub-batches with the same weights.
     on_pim: operators that something else runs, in a part of their own.
+    sub_batches: that share the scratchpad.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class TraceOnNpu:
         phases: Sequence[Sequence[Operator]],
         index: int = 0,
         on_pim: Callable[[Operator], bool] = lambda _: False,
+        sub_batches: int = 1,
     ) -> None:
         cut = [segments(operators, _simulated(config), on_pim) for operators in phases]
         operators = [operator for phase in phases for operator in phase]
@@ -99,6 +102,7 @@ class TraceOnNpu:
         self._config = config
         self._index = index
         self._on_pim = on_pim
+        self._sub_batches = sub_batches
 
     def tensors(self) -> dict[str, int]:
         """Bytes of everything that needs an address, by name: what each simulated layer owns, state, and one region of activations."""
@@ -128,7 +132,10 @@ class TraceOnNpu:
     def _part(self, device: Device, runner: OperatorRunner, number: int, segment: Segment) -> Part:
         bandwidth = device.memory.capabilities.peak_bytes_per_cycle
         later = self._needed_after(number)
-        works = map_phase(segment.operators, later, self._config.npu, self._config.mapping, bandwidth)
+        npu = self._config.npu
+        if self._config.mapping.hold_residents:
+            npu = less_scratchpad(npu, npu.scratchpad_bytes - npu.scratchpad_bytes // self._sub_batches)
+        works = map_phase(segment.operators, later, npu, self._config.mapping, bandwidth).works
 
         def run(count: int, finished: Callable[[], None]) -> Process:
             for layer in range(count):

@@ -161,6 +161,7 @@ def _simulate_stage(device: Device, plan: _Plan) -> _Stage:
             members,
             micro_batch.requests[members].tolist(),
             plan.channels[members].tolist(),
+            policy.sub_batches,
         )
         for number, (phases, members) in enumerate(plan.sub_batches)
     ]
@@ -247,7 +248,7 @@ def _prepare(
     contexts = micro_batch.context_tokens
     trace = _trace(config, model, contexts)
     check_effort(config, trace.operators, simulated, steps=len(batch.micro_batches))
-    whole = Phases.of(trace)
+    whole = Phases.of(trace, config.mapping.fuse)
     kv_layers = layers if config.mapping.kv_capacity == "all_layers" else simulated
     block_weights = sum(whole.weights().values())
     tensors = {f"{layer}.{name}": size for layer in range(simulated) for name, size in whole.weights().items()}
@@ -280,7 +281,9 @@ def _prepare(
         raise InputError(
             f"scheduling.interleaving={config.scheduling.interleaving} needs at least two requests, not {len(contexts)}"
         )
-    phases = [whole] if sub_batches == 1 else [Phases.of(_trace(config, model, contexts[group])) for group in groups]
+    phases = [whole]
+    if sub_batches > 1:
+        phases = [Phases.of(_trace(config, model, contexts[group]), config.mapping.fuse) for group in groups]
     for index, (part, group) in enumerate(zip(phases, groups, strict=True)):
         tensors |= {f"{index}.{name}": size for name, size in part.activations().items()}
         tokens = int(contexts[group].sum())

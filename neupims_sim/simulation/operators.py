@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import simpy
 
 from neupims_sim.mapping.operators import AttentionWork, GemmWork, LinkWork, VectorWork, Work, work_macs
-from neupims_sim.npu.device import Region
+from neupims_sim.npu.device import Move, Progress, Region, Tiles
 from neupims_sim.simulation.device import Device, Process, SimEvent
 from neupims_sim.simulation.observations import OperatorRecord, PhaseRecord
-from neupims_sim.simulation.work import work_flops
-from neupims_sim.trace import Tensor
+from neupims_sim.trace import Tensor, flops, macs
 
 AddressOf = Callable[[Tensor, int], int]
 """Linear address of a tensor; of a weight, in the given layer."""
@@ -29,6 +28,16 @@ def timed(device: Device, index: int, phase: str, layer: int, work: Process) -> 
 
 
 @dataclass(frozen=True)
+class _Made:
+    """An operator of a phase under way: its process, how much of its output is there, and of what it loads for its readers."""
+
+    outputs: tuple[Tensor, ...]
+    process: simpy.Process
+    progress: Progress
+    loaded: Progress
+
+
+@dataclass(frozen=True)
 class OperatorRunner:
     """Runs the operators of one sub-batch, number ``index``."""
 
@@ -36,19 +45,29 @@ class OperatorRunner:
     index: int
     address: AddressOf
 
+    @property
+    def _fuses(self) -> bool:
+        return self.device.config.mapping.fuse
+
     def run(self, works: Sequence[Work], layer: int, priority: int = 0) -> Process:
         """Operators in program order; each waits for those it depends on, or (operator_drain) for the one before it.
 
         Of those that wait for the NPU, the one with the lowest ``priority`` goes first.
         """
-        env, done = self.device.env, dict[int, simpy.Process]()
+        env, made = self.device.env, dict[int, _Made]()
         for work in works:
-            dependencies = [done[d] for d in work.deps if d in done]
-            process = env.process(self._operator(work, layer, dependencies, priority))
-            done |= {operator.id: process for operator in work.operators}
+            dependencies = {d: made[d] for d in work.deps if d in made}
+            progress, loaded = Progress(env), Progress(env)
+            if not isinstance(work, GemmWork) or not work.beside:
+                loaded.reach(1)
+            process = env.process(self._operator(work, layer, dependencies, progress, loaded, priority))
+            if isinstance(work, LinkWork) and self.device.link.is_free and dependencies:
+                before = next(iter(dependencies.values()))
+                progress, loaded = before.progress, before.loaded
+            made |= {operator.id: _Made(operator.outputs, process, progress, loaded) for operator in work.operators}
             if self.device.config.mapping.operator_drain:
                 yield process
-        yield env.all_of(done.values())
+        yield env.all_of([one.process for one in made.values()])
 
     def region(self, tensor: Tensor, layer: int = 0) -> Region:
         """Where a tensor lies in memory."""
@@ -77,12 +96,20 @@ class OperatorRunner:
         )
 
     def _operator(
-        self, work: Work, layer: int, dependencies: Sequence[simpy.Process], priority: int
+        self,
+        work: Work,
+        layer: int,
+        dependencies: Mapping[int, _Made],
+        progress: Progress,
+        loaded: Progress,
+        priority: int,
     ) -> Generator[SimEvent, Any, int]:
-        """Run an operator; returns the cycle of its end."""
+        """Run a piece of work; returns the cycle of its end."""
         asked, npu = self.device.now, self.device.npu
-        ready = self.device.env.all_of(dependencies)
+        ready = self.device.env.all_of([made.process for made in dependencies.values()])
         if isinstance(work, GemmWork):
+            name = work.operator.name
+            beside = [Move(name, self.region(tensor), tensor.bytes) for tensor in work.beside]
             yield from npu.gemm(
                 work.operator.name,
                 work.plan,
@@ -92,9 +119,13 @@ class OperatorRunner:
                 ready=ready,
                 weights_wait=work.weights_wait,
                 priority=priority,
+                reserve_bytes=work.reserve_bytes,
+                tiles=Tiles(work.plan.finished_share, progress, beside, loaded) if self._fuses else None,
             )
             unit = "systolic arrays"
         elif isinstance(work, AttentionWork):
+            if work.reserve_bytes:
+                yield from npu.reserve(work.reserve_bytes, priority)
             yield from npu.attention(
                 "attention",
                 work.plan,
@@ -106,25 +137,63 @@ class OperatorRunner:
             )
             unit = "systolic arrays"
         elif isinstance(work, LinkWork):
+            if work.reserve_bytes:
+                yield from npu.reserve(work.reserve_bytes, priority)
             yield from self.device.link.all_reduce(work.operator.name, work.devices, work.size_bytes, ready=ready)
             unit = "link"
         else:
-            yield from self.vector(work, ready)
-            unit = "vector units" if work.cycles else "DMA"
-        macs = work_macs(work)
-        if not isinstance(work, VectorWork):
-            self.device.seen.npu_macs += macs
-        start = max((cast(int, process.value) for process in dependencies), default=asked)
+            started = yield from self._vector(work, ready, dependencies, progress, priority)
+            unit = "vector units"
+        npu.release(work.release_bytes)
+        progress.reach(1)
+        start = max((cast(int, made.process.value) for made in dependencies.values()), default=asked)
+        if isinstance(work, VectorWork):
+            start = started if work.follows else start
+            for operator, cycles in zip(work.operators, work.cycles, strict=True):
+                where = unit if cycles else "DMA"
+                amounts = macs(operator), flops(operator)
+                self.record(
+                    layer, operator.name, where, start, amounts[0], operator.request, operator.id, flops=amounts[1]
+                )
+            return self.device.now
+        done = work_macs(work)
+        self.device.seen.npu_macs += done
         name = "attention" if isinstance(work, AttentionWork) else work.operator.name
-        self.record(layer, name, unit, start, macs, work.operator.request, work.operator.id, flops=work_flops(work))
+        self.record(layer, name, unit, start, done, work.operator.request, work.operator.id, flops=2 * done)
         return self.device.now
 
-    def vector(self, work: VectorWork, ready: SimEvent) -> Process:
-        """An operator on the vector units, its data from and to memory."""
-        yield from self.device.npu.vector(
-            work.operator.name,
-            work.cycles,
-            loads=[(self.region(tensor), tensor.bytes) for tensor in work.loads],
-            stores=[(self.region(tensor), tensor.bytes) for tensor in work.stores],
-            ready=ready,
+    def _vector(
+        self,
+        work: VectorWork,
+        ready: SimEvent,
+        dependencies: Mapping[int, _Made],
+        progress: Progress,
+        priority: int,
+    ) -> Generator[SimEvent, Any, int]:
+        """Operators on the vector units, their data from and to memory; returns when they began."""
+        parts = [(operator.name, cycles) for operator, cycles in zip(work.operators, work.cycles, strict=True)]
+        readers = {tensor.name: operator for operator in reversed(work.operators) for tensor in operator.inputs}
+        writers = {tensor.name: operator for operator in work.operators for tensor in operator.outputs}
+        stored_by = {tensor.whole for made in dependencies.values() for tensor in made.outputs}
+        loads = [
+            Move(readers[tensor.name].name, self.region(tensor), tensor.bytes, tensor.whole in stored_by)
+            for tensor in work.loads
+        ]
+        stores = [Move(writers[tensor.name].name, self.region(tensor), tensor.bytes) for tensor in work.stores]
+        if not work.follows:
+            if work.reserve_bytes:
+                yield from self.device.npu.reserve(work.reserve_bytes, priority)
+            yield from self.device.npu.vector(parts, loads=loads, stores=stores, ready=ready)
+            return self.device.now
+        producers = [one for made in dependencies.values() for one in (made.progress, made.loaded)]
+        return (
+            yield from self.device.npu.vector_behind(
+                parts,
+                loads=loads,
+                stores=stores,
+                producers=producers,
+                progress=progress,
+                reserve_bytes=work.reserve_bytes,
+                priority=priority,
+            )
         )

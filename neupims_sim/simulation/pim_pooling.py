@@ -9,7 +9,7 @@ from neupims_sim.config import Config
 from neupims_sim.mapping.pim_pooling import PoolingLayout
 from neupims_sim.mapping.placement import Placement
 from neupims_sim.npu import operation_cycles
-from neupims_sim.npu.device import WRITE, Region
+from neupims_sim.npu.device import WRITE, Move, Region
 from neupims_sim.simulation.device import Device, Process
 from neupims_sim.simulation.operators import OperatorRunner
 from neupims_sim.simulation.parts import Part
@@ -65,7 +65,7 @@ class PimPooling:
         roots = {"add": (layout.segments - 1) * results} | ({"pow": results} if powers else {})
         each = tokens.bytes // tokens.shape[0]
         source = Region(runner.region(tokens).address + first * each, images * each)
-        yield from self._vector(operator, powers, [(source, images * each)])
+        yield from self._vector(operator, powers, [Move(operator.name, source, images * each)])
         row, factors = self.placement.first_row("tokens"), self.placement.first_row("pooling factors")
         yield device.env.all_of(
             [
@@ -76,10 +76,10 @@ class PimPooling:
         yield from device.pim.run(channel, layout.program(images, row, factors), (0, runner.index, channel), None)
         yield from self._vector(operator, roots, [])
 
-    def _vector(self, operator: Operator, operations: dict[str, int], loads: list[tuple[Region, int]]) -> Process:
+    def _vector(self, operator: Operator, operations: dict[str, int], loads: list[Move]) -> Process:
         cycles = operation_cycles(operations, self.device.config.npu.vector)
         yield from self.device.npu.vector(
-            operator.name, cycles, loads=loads, ready=self.device.env.event().succeed(), chunks=1
+            [(operator.name, cycles)], loads=loads, ready=self.device.env.event().succeed(), chunks=1
         )
 
 

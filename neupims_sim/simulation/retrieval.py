@@ -78,7 +78,7 @@ def _placed(
         check_effort(config, on_npu, max(2, config.simulation.layers))
     else:
         check_effort(config, on_npu, MOST_REPEATS, steps * count)
-    streams = [TraceOnNpu(config, phases, number) for number in range(count)]
+    streams = [TraceOnNpu(config, phases, number, sub_batches=count) for number in range(count)]
     index = SearchIndex.of(config, workload) if on_pim else None
     tensors = {name: size for stream in streams for name, size in stream.tensors().items()}
     rows = {} if index is None else index.rows(IN_FLIGHT * count)

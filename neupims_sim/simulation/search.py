@@ -150,7 +150,7 @@ class PimSearch:
         device, vectors = self._device, self._vectors[channel]
         work = {"add": (self._layout.chunks - 1) * vectors, "compare": vectors}
         cycles = operation_cycles(work, device.config.npu.vector)
-        yield from device.npu.vector("ranks", cycles, ready=device.env.event().succeed())
+        yield from device.npu.vector([("ranks", cycles)], ready=device.env.event().succeed())
         query.channels_left -= 1
         if not query.channels_left:
             start = max(cast(int, query.written.value), self._last_end)

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from neupims_sim.config import Config
-from neupims_sim.mapping.operators import VectorWork, Work, work_macs
-from neupims_sim.trace import flops
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,6 @@ class OperatorTally:
     def totals(self, dma_bytes: Mapping[str, int]) -> OperatorTotals:
         """The sums so far; bytes are those of the DMA (``dma_bytes``), for an operator in PIM those inside the banks."""
         return OperatorTotals(dict(self._flops), {**dma_bytes, **self._bank_bytes}, dict(self._busy))
-
-
-def work_flops(work: Work) -> int:
-    """FLOPs on the work's own unit: of matrix products 2 per multiply-accumulate; on the vector units every operation."""
-    return sum(map(flops, work.operators)) if isinstance(work, VectorWork) else 2 * work_macs(work)
 
 
 def peaks(config: Config) -> dict[str, float]:

@@ -28,6 +28,8 @@ class Kind:
     """Number of output tensors."""
     attrs: ClassVar[Mapping[str, type]] = {}
     """Attributes that must be present, with their type."""
+    per_tile: ClassVar[bool] = False
+    """Whether it can work on parts of its inputs as they are made: element by element, or (norms) with statistics that add up."""
 
     @staticmethod
     def check(op: Operator) -> None:

@@ -101,6 +101,7 @@ class KvAppend(Kind):
     """New keys and values, ``[T, kv_heads, d]`` each, written to the cache as ``[2, T, kv_heads, d]``. No FLOPs."""
 
     inputs = (2, 2)
+    per_tile = True
 
     @staticmethod
     def check(op: Operator) -> None:

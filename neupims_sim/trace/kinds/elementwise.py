@@ -24,6 +24,7 @@ class LayerNorm(Kind):
     """
 
     inputs = (3, 3)
+    per_tile = True
 
     @staticmethod
     def check(op: Operator) -> None:
@@ -45,6 +46,7 @@ class RmsNorm(Kind):
     """
 
     inputs = (2, 2)
+    per_tile = True
     check = staticmethod(LayerNorm.check)
 
     @staticmethod
@@ -59,6 +61,8 @@ class Gelu(Kind):
 
     9 FLOPs per element: 6 multiplies (2 of them the cube), 2 adds, tanh.
     """
+
+    per_tile = True
 
     @staticmethod
     def check(op: Operator) -> None:
@@ -78,6 +82,7 @@ class SiluMultiply(Kind):
     """
 
     inputs = (2, 2)
+    per_tile = True
 
     @staticmethod
     def check(op: Operator) -> None:
@@ -98,6 +103,7 @@ class Rotary(Kind):
 
     inputs = (2, 2)
     outputs = 2
+    per_tile = True
 
     @staticmethod
     def check(op: Operator) -> None:
@@ -120,6 +126,7 @@ class Add(Kind):
     """Sum of two tensors of the same shape, 1 FLOP per element."""
 
     inputs = (2, 2)
+    per_tile = True
 
     @staticmethod
     def check(op: Operator) -> None:

@@ -51,6 +51,7 @@ class Elementwise(Kind):
 
     inputs = (1, 64)
     attrs: ClassVar = {"operations": dict}
+    per_tile = True
 
     @staticmethod
     def check(op: Operator) -> None:

@@ -22,6 +22,7 @@ class Relu(Kind):
     """
 
     attrs: ClassVar = {"alpha": float}
+    per_tile = True
 
     @staticmethod
     def check(op: Operator) -> None:
@@ -41,6 +42,7 @@ class TokenSequence(Kind):
     """
 
     inputs = (3, 6)
+    per_tile = True
 
     @staticmethod
     def check(op: Operator) -> None:
@@ -65,6 +67,7 @@ class GroupNorm(Kind):
 
     inputs = (3, 3)
     attrs: ClassVar = {"groups": int}
+    per_tile = True
 
     @staticmethod
     def check(op: Operator) -> None:
@@ -87,6 +90,8 @@ class L2Normalize(Kind):
 
     3 FLOPs per element (square, sum, divide) and 2 per vector (square root, floor against zero).
     """
+
+    per_tile = True
 
     @staticmethod
     def check(op: Operator) -> None:
