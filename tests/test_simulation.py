@@ -206,9 +206,12 @@ def test_operators_run_after_what_they_depend_on(finished: tuple[Config, Result,
         before = {"softmax": "logits", "attend": "softmax"}.get(name)
         if before:
             assert steps[layer, sub_batch, before, request][1] <= start
-        before = {"qkv": "attention_norm", "ffn1": "ffn_norm", "gelu": "ffn1", "ffn2": "gelu"}.get(name)
+        before = {"ffn1": "ffn_norm", "ffn2": "gelu"}.get(name)
         if before:
             assert steps[layer, sub_batch, before, ""][1] <= start
+        tiles_of = {"gelu": "ffn1", "kv_append": "qkv", "ffn_norm": "projection"}.get(name)
+        if tiles_of:
+            assert steps[layer, sub_batch, tiles_of, ""][1] <= end
 
 
 def starts_and_ends(result: Result, operator: str, layer: int = 0) -> tuple[list[int], list[int]]:

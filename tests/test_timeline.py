@@ -276,7 +276,7 @@ def test_bandwidth_and_shares_keep_to_their_peaks(layer: tuple[list[Event], Resu
     assert samples(layer[0], "PIM-internal bandwidth GB/s")["read"][1].max() <= 8 * 512 * 1.01
     assert 4 < samples(layer[0], "channels at work in PIM")["channels"][1].max() <= 8
     for unit in ("systolic arrays", "vector units"):
-        assert 90 < samples(layer[0], "busy %")[unit][1].max() <= 100
+        assert 50 < samples(layer[0], "busy %")[unit][1].max() <= 100
 
 
 def test_busy_share_is_that_of_the_lane(layer: tuple[list[Event], Result]) -> None:

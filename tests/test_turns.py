@@ -72,7 +72,7 @@ def test_the_npu_takes_a_waiting_qkv_before_an_older_ffn() -> None:
         4, 1024, dtype=np.int64
     )  # each step fills the scratchpad, so that the loader stays with its operator
     none = np.zeros(4, dtype=np.int64)
-    steps = StreamedAttention(none, fills, none + 10, none, 0, 0)
+    steps = StreamedAttention(none, fills, fills, fills, none + 10, none, 0, 0)
 
     def gemm(priority: int) -> object:
         weights, activations, output = (Region(0, 4096) for _ in range(3))

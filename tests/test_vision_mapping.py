@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import cache
 
@@ -16,7 +17,8 @@ from neupims_sim.config.schema import NpuConfig, SystolicConfig
 from neupims_sim.errors import InputError
 from neupims_sim.mapping.full_attention import AttentionPlan, AttentionShape, plan_attention
 from neupims_sim.mapping.gemm import plan_gemm
-from neupims_sim.mapping.operators import AttentionWork, GemmWork, VectorWork, Work, map_phase, work_macs
+from neupims_sim.mapping.operators import AttentionWork, GemmWork, LinkWork, VectorWork, Work, work_macs
+from neupims_sim.mapping.phases import map_phase
 from neupims_sim.mapping.products import product_of
 from neupims_sim.memory.models import IdealMemory
 from neupims_sim.npu import Gemm, share_gemm
@@ -47,32 +49,40 @@ def trace(name: str) -> Trace:
 NAMES = ["vit1", "vit4", "resnet1", "extract", "superglobal", "cvnet", "rrt"]
 
 
-def works(name: str, keep: bool = True, npu: NpuConfig = NPU) -> list[Work]:
-    mapping = CONFIG.mapping.model_copy(update={"keep_activations_on_chip": keep})
-    return map_phase(trace(name).operators, frozenset(), npu, mapping, BANDWIDTH)
+UNFUSED = {"fuse": False, "hold_residents": False, "gemm_loops": "least_traffic"}
+"""Every operator on its own, as ``physical_2024`` has it."""
 
 
+def works(name: str, keep: bool = True, npu: NpuConfig = NPU, fuse: bool = False) -> list[Work]:
+    mapping = CONFIG.mapping.model_copy(update={"keep_activations_on_chip": keep, **({} if fuse else UNFUSED)})
+    return list(map_phase(trace(name).operators, frozenset(), npu, mapping, BANDWIDTH).works)
+
+
+@pytest.mark.parametrize("fuse", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_inv3_every_operator_is_done_once(name: str) -> None:
-    mapped, operators = works(name), trace(name).operators
+def test_inv3_every_operator_is_done_once(name: str, fuse: bool) -> None:
+    mapped, operators = works(name, fuse=fuse), trace(name).operators
     assert [operator.id for work in mapped for operator in work.operators] == [operator.id for operator in operators]
     assert sum(map(work_macs, mapped)) == sum(map(macs, operators))
     for work in mapped:
         assert work_macs(work) == sum(map(macs, work.operators))
 
 
+@pytest.mark.parametrize("fuse", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_inv5_no_unit_beats_its_peak(name: str) -> None:
+def test_inv5_no_unit_beats_its_peak(name: str, fuse: bool) -> None:
     array_peak = NPU.systolic.arrays * NPU.systolic.rows * NPU.systolic.columns
     lanes = NPU.vector.units * NPU.vector.lanes
-    for work in works(name):
+    for work in works(name, fuse=fuse):
         if isinstance(work, GemmWork):
             assert work.plan.total_compute_cycles * array_peak >= work_macs(work)
         elif isinstance(work, AttentionWork):
             assert work.plan.array_cycles * array_peak >= work_macs(work)
             assert work.plan.softmax_cycles.sum() * lanes >= sum(map(flops, work.operators[1::3]))
         else:
-            assert work.cycles * lanes >= sum(vector_operations(work.operator).values()) + 2 * work_macs(work)
+            assert isinstance(work, VectorWork)
+            for op, cycles in zip(work.operators, work.cycles, strict=True):
+                assert cycles * lanes >= sum(vector_operations(op).values()) + 2 * macs(op)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -104,14 +114,18 @@ def reads(work: Work) -> Iterator[tuple[Tensor, bool]]:
     elif isinstance(work, GemmWork):
         yield work.activations, bool(work.plan.activation_bytes.any())
         yield work.weights, bool(work.plan.weight_bytes.any())
+        yield from ((tensor, True) for tensor in work.beside)
     else:
         loads = {tensor.name for tensor in work.loads}
-        yield from ((tensor, tensor.name in loads) for tensor in work.operator.inputs if tensor.role != "weight")
+        read = [tensor for op in work.operators for tensor in op.inputs]
+        yield from ((tensor, tensor.name in loads) for tensor in read if tensor.role != "weight")
 
 
 def outputs(work: Work) -> Sequence[Tensor]:
     """What a work makes, by the names that the trace gives."""
-    return [op.outputs[0] for op in work.operators[2::3]] if isinstance(work, AttentionWork) else work.operator.outputs
+    if isinstance(work, AttentionWork):
+        return [op.outputs[0] for op in work.operators[2::3]]
+    return [tensor for op in work.operators for tensor in op.outputs]
 
 
 def stores(work: Work) -> Sequence[Tensor]:
@@ -126,12 +140,12 @@ def overlap(a: str, b: str) -> bool:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.sampled_from([*NAMES, "resnet4"]), st.sampled_from(SCRATCHPADS), st.booleans())
-def test_what_is_read_from_memory_was_stored(name: str, scratchpad: int, double: bool) -> None:
+@given(st.sampled_from([*NAMES, "resnet4"]), st.sampled_from(SCRATCHPADS), st.booleans(), st.booleans())
+def test_what_is_read_from_memory_was_stored(name: str, scratchpad: int, double: bool, fuse: bool) -> None:
     npu = NPU.model_copy(update={"scratchpad_bytes": scratchpad, "double_buffered": double})
     made: set[str] = set()
     stored: set[str] = set()
-    for work in works(name, npu=npu):
+    for work in works(name, npu=npu, fuse=fuse):
         for tensor, from_memory in reads(work):
             if from_memory:
                 needed = {other for other in made if overlap(other, tensor.name)}
@@ -163,6 +177,69 @@ def test_inv9_what_waits_on_the_chip_and_what_is_computed_fit_together(name: str
             streamed = tile.m * tile.k * bool(plan.activation_reads) + tile.k * tile.n * bool(plan.weight_reads)
             own = 2 * streamed * npu.element_bytes
         assert held + own <= scratchpad, work.operators[0].name
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from([*NAMES, "resnet4"]), st.sampled_from(SCRATCHPADS), st.booleans())
+def test_every_piece_of_work_finds_the_scratchpad_that_it_takes_in_turn(
+    name: str, scratchpad: int, double: bool
+) -> None:
+    """What stays is reserved and given back, and the tiles fit beside it, so that nobody waits for ever."""
+    npu = NPU.model_copy(update={"scratchpad_bytes": scratchpad, "double_buffered": double})
+    mapping = CONFIG.mapping
+    phase = map_phase(trace(name).operators, frozenset(), npu, mapping, BANDWIDTH)
+    held = 0
+    for work in phase.works:
+        held += work.reserve_bytes
+        peak = 0
+        if isinstance(work, GemmWork):
+            freed = np.concatenate([[0], np.cumsum(work.plan.freed_bytes)[:-1]])
+            peak = int((np.cumsum(work.plan.room_bytes) - freed).max())
+            assert work.plan.room_bytes.sum() == work.plan.freed_bytes.sum()
+        elif isinstance(work, AttentionWork):
+            peak = int(work.plan.room_bytes.max())
+        assert held + peak <= scratchpad, work.operators[0].name
+        held -= work.release_bytes
+        assert held >= 0
+    assert held == sum(phase.left.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fused_operator_reads_tiles_and_what_passes_between_them_never_moves(name: str) -> None:
+    for product, behind in itertools.pairwise(works(name, keep=False, fuse=True)):
+        if not isinstance(product, GemmWork) or not isinstance(behind, VectorWork):
+            continue
+        if not {tensor.whole for tensor in product.operator.outputs} & {
+            tensor.whole for tensor in behind.operator.inputs
+        }:
+            continue
+        if not KINDS[behind.operator.op].per_tile:
+            continue
+        inside = {tensor.name for op in behind.operators for tensor in op.outputs} | {product.output.name}
+        assert behind.follows
+        assert behind.loads == ()
+        assert not {tensor.name for tensor in product.beside} & inside
+
+
+def test_what_a_language_model_fuses() -> None:
+    """Norms go with the addition before them, activations with their product, the cache with the QKV product."""
+    config = load_config("npu_only", {"model": "llama-3-8b", "model.layers": 1, "parallel.tensor": 2})
+    decode = generate_llm(config.model, np.array([64, 100]), tensor_parallel=2)
+    before = [op for op in decode.operators if op.name in ("qkv", "rotary", "kv_append")]
+    last = max(number for number, op in enumerate(decode.operators) if op.request is not None)
+    after = decode.operators[last + 1 :]
+    mapped = [
+        work
+        for operators in (before, after)
+        for work in map_phase(operators, frozenset({"ffn_add"}), NPU, CONFIG.mapping, BANDWIDTH).works
+    ]
+    assert [[op.name for op in work.operators] for work in mapped] == [
+        ["qkv"], ["rotary", "kv_append"],
+        ["projection"], ["projection_all_reduce"], ["attention_add", "ffn_norm"],
+        ["gate"], ["up"], ["silu_multiply"], ["down"], ["ffn_all_reduce"], ["ffn_add"],
+    ]  # fmt: skip
+    assert [work.follows for work in mapped if isinstance(work, VectorWork)] == [True] * 4
+    assert isinstance(mapped[3], LinkWork)
 
 
 @pytest.mark.parametrize("name", [*NAMES, "resnet4"])
@@ -204,7 +281,7 @@ def test_prompts_of_a_language_model_map_too() -> None:
     """A causal mask hides half of the pairs; tiles are whole. Prompts of the same length are planned together."""
     config = load_config("npu_only", {"model.layers": 1})
     prefill = generate_llm(config.model, np.array([64, 64, 100]), phase="prefill")
-    mapped = map_phase(prefill.operators, frozenset(), config.npu, config.mapping, BANDWIDTH)
+    mapped = map_phase(prefill.operators, frozenset(), config.npu, config.mapping, BANDWIDTH).works
     attention = [work for work in mapped if isinstance(work, AttentionWork)]
     assert [work.plan.shape.images for work in attention] == [2, 1]
     assert sum(map(work_macs, mapped)) == sum(map(macs, prefill.operators))
@@ -278,7 +355,7 @@ def test_what_is_no_matrix_product_is_none() -> None:
 
 def test_several_products_do_the_work_of_each_and_fill_the_arrays_once() -> None:
     op = operator("batched_gemm", [(12, 100, 64), (12, 64, 100)], (12, 100, 100))
-    (work,) = map_phase([op], frozenset({"out0"}), NPU, CONFIG.mapping, BANDWIDTH)
+    (work,) = map_phase([op], frozenset({"out0"}), NPU, CONFIG.mapping, BANDWIDTH).works
     assert isinstance(work, GemmWork)
     one = plan_gemm(100, 64, 100, NPU, bandwidth_bytes_per_cycle=BANDWIDTH)
     latency = share_gemm(Gemm(100, 64, 100), NPU.systolic).occupancy.latency_cycles
@@ -315,7 +392,7 @@ def test_the_right_matrix_of_two_activations_may_be_on_the_chip_and_waits_for_it
 def test_a_lookup_moves_the_rows_that_it_takes() -> None:
     (found, _) = (work for work in works("rrt") if work.operators[0].name == "local_candidates")
     assert isinstance(found, VectorWork)
-    assert found.cycles == 0
+    assert found.cycles == (0,)
     assert max(tensor.bytes for tensor in found.loads) == 15 * 500 * 128 * 2
 
 
@@ -325,18 +402,27 @@ def test_products_of_a_weighted_mean_are_a_multiply_and_an_add_each() -> None:
     lanes = NPU.vector.units * NPU.vector.lanes
     macs_, rows = 15 * 10 * 2048, 15
     multiplies, adds, divides = macs_ + rows * 9, macs_ + rows * 10, rows * 2048
-    assert first.cycles == -(-multiplies // lanes) + -(-adds // lanes) + 4 * -(-divides // lanes) + 8
+    assert sum(first.cycles) == -(-multiplies // lanes) + -(-adds // lanes) + 4 * -(-divides // lanes) + 8
 
 
 def test_a_second_output_is_stored_and_the_first_only_where_needed() -> None:
     top = operator("top_m", [(4, 50)], (4, 5), (4, 5))
     use = Operator(1, "use", "relu", (top.outputs[0],), (Tensor("y", (4, 5)),), attrs={"alpha": 0.0})
-    work, _ = map_phase([top, use], frozenset(), NPU, CONFIG.mapping, BANDWIDTH)
+    unfused = CONFIG.mapping.model_copy(update=UNFUSED)
+    for later, stored in ((frozenset[str](), ["out1"]), (frozenset({"out0"}), ["out0", "out1"])):
+        work, _ = map_phase([top, use], later, NPU, unfused, BANDWIDTH).works
+        assert isinstance(work, VectorWork)
+        assert [tensor.name for tensor in work.stores] == stored
+
+
+def test_what_nobody_reads_in_a_phase_stays_for_whoever_comes_after_it_or_is_stored() -> None:
+    top = operator("top_m", [(4, 50)], (4, 5), (4, 5))
+    phase = map_phase([top], frozenset({"out1"}), NPU, CONFIG.mapping, BANDWIDTH)
+    (work,) = phase.works
     assert isinstance(work, VectorWork)
     assert [tensor.name for tensor in work.stores] == ["out1"]
-    work, _ = map_phase([top, use], frozenset({"out0"}), NPU, CONFIG.mapping, BANDWIDTH)
-    assert isinstance(work, VectorWork)
-    assert [tensor.name for tensor in work.stores] == ["out0", "out1"]
+    assert phase.left == {"out0": 4 * 5 * 2}
+    assert work.reserve_bytes == 4 * 5 * 2
 
 
 # Steps of an attention

@@ -2,8 +2,8 @@
 
 ``split`` (flash-decoding; Dao et al., "Flash-Decoding for long-context inference", 2023) cuts the context of every request and K/V
 head into blocks of as many tokens as lie on an array, and hands blocks of any head and request to the arrays, so that all of
-them work however few heads there are. A *step* is as many blocks as fit in a quarter of the scratchpad: two steps load and
-wait while one computes and one is in the softmax. It loads their K and V, multiplies q K^T, takes the softmax of its own tokens,
+them work however few heads there are. A *step* is some blocks for each array, at most a quarter of the scratchpad: two steps
+load and wait while one computes and one is in the softmax. It loads their K and V, multiplies q K^T, takes the softmax of its own tokens,
 multiplies by V, and adds to what earlier steps made of the same head, rescaled to the common maximum. So no step needs a
 whole K or V.
 
@@ -30,7 +30,7 @@ from neupims_sim.npu.vector import adder_tree_passes
 Int64Array = npt.NDArray[np.int64]
 
 _FEWEST_STEPS = 16
-"""Steps that overlap well with each other; fewer only where they would leave arrays idle."""
+"""Steps that overlap well with each other; fewer where arrays would idle, for a step has a block for each."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,9 @@ def plan_split_attention(
     token_bytes = (2 * head_size + group) * npu.element_bytes
     room = npu.scratchpad_bytes // 4
     block_tokens = max(1, min(max(npu.systolic.rows, npu.systolic.columns), room // token_bytes))
-    overlapping = max(npu.systolic.arrays * block_tokens, kv_heads * sum(contexts) // _FEWEST_STEPS)
-    steps = list(_steps(contexts, kv_heads, block_tokens, max(1, min(overlapping, room // token_bytes))))
+    blocks = kv_heads * sum(ceil_div(context, block_tokens) for context in contexts)
+    rounds = max(1, blocks // (_FEWEST_STEPS * npu.systolic.arrays))
+    steps = list(_steps(contexts, kv_heads, block_tokens, rounds * npu.systolic.arrays, max(1, room // token_bytes)))
     tokens = np.array([sum(block.tokens for block in step) for step in steps], dtype=np.int64)
     size = min(max(contexts), block_tokens)
     drains = (
@@ -134,15 +135,17 @@ def plan_split_attention(
     )
 
 
-def _steps(contexts: Sequence[int], kv_heads: int, block_tokens: int, step_tokens: int) -> Iterator[list[_Block]]:
-    """Blocks request by request and head by head, at most ``step_tokens`` tokens at a time."""
+def _steps(
+    contexts: Sequence[int], kv_heads: int, block_tokens: int, step_blocks: int, step_tokens: int
+) -> Iterator[list[_Block]]:
+    """Blocks request by request and head by head, at most so many blocks and tokens at a time."""
     step: list[_Block] = []
     taken = 0
     for request, context in enumerate(contexts):
         for head in range(kv_heads):
             for first in range(0, context, block_tokens):
                 block = _Block(request, head, min(block_tokens, context - first))
-                if taken + block.tokens > step_tokens:
+                if taken + block.tokens > step_tokens or len(step) == step_blocks:
                     yield step
                     step, taken = [], 0
                 step.append(block)

@@ -331,6 +331,7 @@ class Npu:
         ready: SimEvent,
         macs: int,
         priority: int = 0,
+        reserve_bytes: int = 0,
     ) -> Process:
         """Run an attention of so many multiply-accumulates; ends when the last output is stored. Its logits never leave the scratchpad.
 
@@ -342,6 +343,8 @@ class Npu:
         products = shares(macs, np.stack([plan.logits_cycles, plan.attend_cycles], axis=1).ravel())
         with self._loader.request(priority=priority) as turn:
             yield turn
+            if reserve_bytes:
+                yield self._scratchpad.get(reserve_bytes)
             if not ready.processed:
                 yield ready
             for step in range(len(plan.load_bytes)):

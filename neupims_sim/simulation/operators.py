@@ -124,8 +124,6 @@ class OperatorRunner:
             )
             unit = "systolic arrays"
         elif isinstance(work, AttentionWork):
-            if work.reserve_bytes:
-                yield from npu.reserve(work.reserve_bytes, priority)
             yield from npu.attention(
                 "attention",
                 work.plan,
@@ -134,6 +132,7 @@ class OperatorRunner:
                 ready=ready,
                 macs=work_macs(work),
                 priority=priority,
+                reserve_bytes=work.reserve_bytes,
             )
             unit = "systolic arrays"
         elif isinstance(work, LinkWork):
