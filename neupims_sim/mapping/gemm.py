@@ -118,7 +118,7 @@ class _Job(NamedTuple):
     output_on_chip: bool
     loops: Loops = "fastest"
     weight_on_chip: bool = False
-    streams_out: bool = False
+    taken_in_cycles: float | None = None
 
 
 class _Tiling(NamedTuple):
@@ -138,7 +138,7 @@ def plan_gemm(
     activation_on_chip: bool = False,
     weight_on_chip: bool = False,
     output_on_chip: bool = False,
-    streams_out: bool = False,
+    taken_in_cycles: float | None = None,
     loops: Loops = "fastest",
 ) -> GemmPlan:
     """Plan an [m, k] x [k, n] product on all arrays of the NPU.
@@ -151,7 +151,8 @@ def plan_gemm(
 
     ``activation_on_chip``, ``weight_on_chip``: the whole [m, k] or [k, n] matrix already lies in the scratchpad (a product of
     two activations has no weights). ``output_on_chip``: the [m, n] result stays there (in the element format) and is not stored.
-    All take their space from the tiles. ``streams_out``: somebody takes the result tile by tile; it is neither stored nor stays.
+    All take their space from the tiles. ``taken_in_cycles``: somebody takes the result tile by tile, all of it in so many
+    cycles; it is neither stored nor stays.
 
     ``loops: token_blocks`` is the loop nest of the published artifact instead: blocks of tokens as wide as the array
     outermost, all weights loaded during the first of them and kept, so that only that one overlaps with the load.
@@ -163,7 +164,7 @@ def plan_gemm(
     if not bandwidth_bytes_per_cycle > 0:
         raise InputError(f"bandwidth_bytes_per_cycle={bandwidth_bytes_per_cycle} must be > 0")
     job = _Job(Gemm(m, k, n), npu, bandwidth_bytes_per_cycle, activation_on_chip, output_on_chip, loops, weight_on_chip)
-    return _plan(job._replace(streams_out=streams_out))
+    return _plan(job._replace(taken_in_cycles=taken_in_cycles))
 
 
 def repeat_plan(plan: GemmPlan, times: int, npu: NpuConfig) -> GemmPlan:
@@ -368,13 +369,14 @@ class _CostModel:
         return [tiling for tiling in tilings if self.estimate(tiling).pipelined_cycles <= limit]
 
     def _estimate(self, tiling: _Tiling) -> _Estimate:
-        """First load + sum over steps of max(transfer, compute) + last store; the plain sum where single-buffered.
+        """First load + sum over steps of max(transfer, compute) + last store (or what is done with the last tile); the plain
+        sum where single-buffered.
 
         A step's transfer is what it loads and its share of what all output tiles but the last store meanwhile.
         """
         job, gemm, tile = self.job, self.job.gemm, tiling.tile
         cycles_per_element = job.npu.element_bytes / job.bandwidth
-        stored = 0.0 if job.output_on_chip or job.streams_out else 1.0
+        stored = 0.0 if job.output_on_chip or job.taken_in_cycles is not None else 1.0
         k_steps = ceil_div(gemm.k, tile.k)
         output_tiles = ceil_div(gemm.m, tile.m) * ceil_div(gemm.n, tile.n)
         overlapped = stored * (1 - 1 / output_tiles) / k_steps if job.npu.double_buffered else stored / k_steps
@@ -393,7 +395,8 @@ class _CostModel:
         first_load = tile.k * (tile.n * (not job.weight_on_chip) + tile.m * (not job.activation_on_chip))
         if job.npu.double_buffered:
             pipelined += (first_load + stored * tile.m * tile.n) * cycles_per_element
-        return _Estimate(pipelined, computed, steps)
+        last_taken = (job.taken_in_cycles or 0.0) / output_tiles
+        return _Estimate(pipelined + last_taken, computed, steps)
 
 
 def _sizes(length: int, tile: int) -> IntArray:
@@ -429,7 +432,8 @@ def _expand(tiling: _Tiling, job: _Job, cost: _CostModel) -> GemmPlan:
     loads_activation = (first_inner | (tiling.kept != "activation")) & (not job.activation_on_chip)
     loads_weight = (first_inner | (tiling.kept != "weight")) & (not job.weight_on_chip)
     finished = np.cumsum(np.broadcast_to(m * n * (np.arange(k_steps) == k_steps - 1), compute.shape))
-    stores = (np.arange(k_steps) == k_steps - 1) & (not job.output_on_chip) & (not job.streams_out)
+    stores = (np.arange(k_steps) == k_steps - 1) & (not job.output_on_chip)
+    stores &= job.taken_in_cycles is None
     last_inner = np.arange(inner_steps)[:, None] == inner_steps - 1
     frees_activation = (last_inner | (tiling.kept != "activation")) & (not job.activation_on_chip)
     frees_weight = (last_inner | (tiling.kept != "weight")) & (not job.weight_on_chip)

@@ -109,8 +109,8 @@ class PhaseContext:
     """Whether the first output has room in the scratchpad."""
     kept: frozenset[str]
     """Wholes of the outputs that do not go to DRAM."""
-    streams_out: bool = False
-    """Whether the output of a product goes to the vector units tile by tile: it needs no room."""
+    taken_in_cycles: float | None = None
+    """Of a product whose output goes to the vector units tile by tile: how long these take for all of it. It needs no room."""
 
     def loads(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Those of ``tensors`` that come from DRAM."""
@@ -169,11 +169,11 @@ def map_product(operator: Operator, product: Product, context: PhaseContext) -> 
         activation_on_chip=left,
         weight_on_chip=right,
         output_on_chip=output_on_chip,
-        streams_out=context.streams_out,
+        taken_in_cycles=context.taken_in_cycles,
         loops=context.mapping.gemm_loops,
     )
     plan = repeat_plan(plan, product.times, context.npu)
-    stays = output_on_chip or context.streams_out
+    stays = output_on_chip or context.taken_in_cycles is not None
     stored = 0 if stays and output.whole in context.kept else output.bytes
     if context.mapping.gemm_output_padding and operator.op == "gemm":
         m = product.gemm.m
@@ -187,6 +187,12 @@ def map_product(operator: Operator, product: Product, context: PhaseContext) -> 
     if not context.mapping.hold_residents:  # what is loaded, as long as the step that loads it
         loaded = plan.activation_bytes + plan.weight_bytes
         plan = replace(plan, room_bytes=loaded, freed_bytes=loaded)
+    elif not context.npu.double_buffered:  # nothing is loaded beside a step
+        resident = sum(
+            tensor.bytes for tensor in {product.activations, product.weights} if tensor.name in context.on_chip
+        )
+        free = context.npu.scratchpad_bytes - resident - (output.bytes if output_on_chip else 0)
+        plan = replace(plan, room_bytes=np.full(plan.steps, free), freed_bytes=np.full(plan.steps, free))
     return GemmWork((operator,), plan, product.weights, product.activations, output)
 
 
@@ -249,6 +255,18 @@ def map_all_reduce(operator: Operator, context: PhaseContext) -> Work:
 def work_macs(work: Work) -> int:
     """Multiply-accumulates that a piece of work executes; what a causal mask hides does not count."""
     return work.plan.macs if isinstance(work, GemmWork) else sum(macs(operator) for operator in work.operators)
+
+
+def loads_of(work: Work) -> tuple[Tensor, ...]:
+    """The tensors, or parts of them, that a piece of work loads from DRAM, weights included."""
+    if isinstance(work, GemmWork):
+        left = (work.activations,) if work.plan.activation_bytes.any() else ()
+        right = (work.weights,) if work.plan.weight_bytes.any() else ()
+        return (*left, *right, *work.beside)
+    if isinstance(work, AttentionWork):
+        reads = [tensor for operator in work.operators for tensor in operator.inputs]
+        return tuple(reads) if work.plan.load_bytes.any() else ()
+    return work.loads if isinstance(work, VectorWork) else ()
 
 
 def estimated_cycles(works: Sequence[Work], bandwidth_bytes_per_cycle: float) -> float:

@@ -113,16 +113,21 @@ class _Unit(NamedTuple):
         """Whether outputs take the place of inputs that nobody reads any more."""
         return self.product is None and self.attention is None
 
-    def beside_product(self, inputs: Iterable[_Held]) -> int:
-        """Bytes of ``inputs`` that only the operators behind the product read."""
-        if self.product is None:
-            return 0
-        matrices = self.product.activations.name, self.product.weights.name
-        return sum(
-            held.size_bytes
-            for held in inputs
-            if not any(_contains(name, matrix) for name in held.names for matrix in matrices)
-        )
+    def beside(self, alive: Iterable[_Held], index: int, hold: bool) -> int:
+        """Bytes of what is in the scratchpad at this unit, number ``index``, besides what its own mapping makes room for.
+
+        ``hold``: of an input that is wider than the matrix in it, the rest counts too.
+        """
+        matrices = (self.product.activations, self.product.weights) if self.product else ()
+
+        def size(held: _Held) -> int:
+            if self.product is None:
+                own = held.until == index or (self.attention is not None and bool(self.read_from([held])))
+                return 0 if own else held.size_bytes
+            read = [m.bytes for m in matrices if any(_contains(name, m.name) for name in held.names)]
+            return max(0, held.size_bytes - max(read)) * hold if read else held.size_bytes
+
+        return sum(size(held) for held in alive if held.until >= index)
 
     def read_from(self, entries: Iterable[_Held]) -> frozenset[str]:
         """Names of the inputs that ``entries`` hold."""
@@ -234,15 +239,15 @@ class _PhaseMapper:
             return [map_product(operator, unit.product, context)]
         stays = sum(fate.on_chip_bytes for fate in fates)
         internal = frozenset({operator.outputs[0].whole} - {tensor.whole for tensor in unit.outputs})
+        behind = self._chain(unit, chain, context)
+        assert isinstance(behind, VectorWork)
         streaming = replace(
             context,
             npu=less_scratchpad(context.npu, stays),
             output_on_chip=False,
-            streams_out=True,
+            taken_in_cycles=estimated_cycles([behind], self._bandwidth),
             kept=context.kept | internal,
         )
-        behind = self._chain(unit, chain, context)
-        assert isinstance(behind, VectorWork)
         product = replace(map_product(operator, unit.product, streaming), beside=behind.loads)
         return [product, replace(behind, loads=())]
 
@@ -281,7 +286,13 @@ class _PhaseMapper:
             left = self._left_output(index, views, others)
             return _Fate(views, left, left is None)
         held = self._held_output(index, views, readers, others)
-        return _Fate(views, held, held is None or len(readers) > 1 or whole in self._later_inputs)
+        return _Fate(views, held, self._is_stored(views, held, readers))
+
+    def _is_stored(self, views: tuple[Tensor, ...], held: _Held | None, readers: Sequence[_Read]) -> bool:
+        """Whether an output goes to DRAM: if it is not held for all who read it."""
+        if held is None or views[0].whole in self._later_inputs:
+            return True
+        return any(read.unit > held.until for read in readers) if self._mapping.hold_residents else len(readers) > 1
 
     def _left_output(self, index: int, views: tuple[Tensor, ...], others: Sequence[_Fate]) -> _Held | None:
         """An output that nobody reads in this phase, where it has room on the chip to the end."""
@@ -308,22 +319,31 @@ class _PhaseMapper:
 
     def _waiting(self, index: int) -> int:
         """Bytes in the scratchpad that a unit neither reads nor writes."""
-        waiting = [held for held in self._held if held.until > index]
-        own = 0
-        for views in self._units[index].families:
-            if any(_overlap(name, view.name) for held in waiting for name in held.names for view in views):
+        unit, own = self._units[index], 0
+        waiting = [name for held in self._held if held.until > index for name in held.names]
+        for views in unit.families:
+            if any(_overlap(name, view.name) for name in waiting for view in views):
                 own += _total_bytes(views)
-        beside = self._units[index].beside_product(held for held in self._held if held.until == index)
-        return _total_size(waiting) + beside - own
+        return unit.beside(self._held, index, self._mapping.hold_residents) - own
 
     def _held_output(
         self, index: int, views: tuple[Tensor, ...], readers: Sequence[_Read], others: Sequence[_Fate]
     ) -> _Held | None:
-        """A unit's output where it can wait in the scratchpad for its next reader: every unit until then must have room.
+        """A unit's output where it can wait in the scratchpad: for all its readers, or else for the next one."""
+        ends = [readers[-1].unit, readers[0].unit] if self._mapping.hold_residents else [readers[0].unit]
+        for until in dict.fromkeys(ends):
+            held = self._held_until(until, index, views, readers, others)
+            if held is not None:
+                return held
+        return None
 
-        Where the next reader wants more than this unit makes (one of several parts), there must be room for all of that.
+    def _held_until(
+        self, reader: int, index: int, views: tuple[Tensor, ...], readers: Sequence[_Read], others: Sequence[_Fate]
+    ) -> _Held | None:
+        """A unit's output where it can wait in the scratchpad for a reader: every unit until then must have room.
+
+        Where the reader wants more than this unit makes (one of several parts), there must be room for all of that.
         """
-        reader = readers[0].unit
         size = _total_bytes(views)
         wider = [
             read.tensor
@@ -373,16 +393,17 @@ class _PhaseMapper:
         """Whether a later unit can run with the output of unit ``index`` in the scratchpad too."""
         unit = self._units[later]
         alive = [*self._alive(later, index, others), output]
-        inputs = [held for held in alive if held.until == later]
-        waiting, on_chip = _total_size(alive) - _total_size(inputs), unit.read_from(inputs)
+        on_chip = unit.read_from(alive)
         if unit.attention is not None:
             beside = less_scratchpad(self._npu, _total_size(alive))
             return attention_fits(unit.attention.shape, beside, unit.attention.resident(on_chip))
         if unit.product is not None:
             return product_fits(
-                unit.product, less_scratchpad(self._npu, waiting + unit.beside_product(inputs)), on_chip
+                unit.product,
+                less_scratchpad(self._npu, unit.beside(alive, later, self._mapping.hold_residents)),
+                on_chip,
             )
-        largest = max((held.size_bytes for held in inputs), default=0)
+        largest = max((held.size_bytes for held in alive if held.until == later), default=0)
         return largest <= self._npu.scratchpad_bytes // 2 and _total_size(alive) <= self._npu.scratchpad_bytes
 
     def _alive(self, later: int, index: int, others: Sequence[_Fate]) -> list[_Held]:
@@ -392,7 +413,7 @@ class _PhaseMapper:
 
     def _is_worth_it(self, index: int, views: tuple[Tensor, ...], output: _Held, others: Sequence[_Fate]) -> bool:
         """Whether holding an output is no slower: its way through DRAM against the room that tiles lack until it is read."""
-        stored = len(self._readers(index, views)) > 1 or views[0].whole in self._later_inputs
+        stored = self._is_stored(views, output, self._readers(index, views))
         held, gone = _Fate(views, output, stored), _Fate(views, None, True)
         through_dram, on_chip = (self._cycles(index, index, [*others, fate]) for fate in (gone, held))
         for later in range(index + 1, output.until + 1):
@@ -409,10 +430,10 @@ class _PhaseMapper:
             works = self._map(unit, self._waiting(index), unit.read_from(self._held), [*fates, *rest])
         else:
             alive = self._alive(later, index, fates)
-            inputs = [held for held in alive if held.until == later]
             stored = [_Fate(views, None, True) for views in unit.families]
-            waiting = _total_size(alive) - _total_size(inputs) + unit.beside_product(inputs)
-            works = self._map(unit, waiting, unit.read_from(inputs), stored)
+            works = self._map(
+                unit, unit.beside(alive, later, self._mapping.hold_residents), unit.read_from(alive), stored
+            )
         return estimated_cycles(works, self._bandwidth)
 
 

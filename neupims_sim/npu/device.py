@@ -318,7 +318,7 @@ class Npu:
             if size:
                 stores.append(self.transfer(WRITE, *output.take(size), name))
             if tiles is not None:
-                _when(stores[-1] if size else None, tiles.made.reach, float(tiles.share[step]))
+                tiles.made.reach(float(tiles.share[step]))
         yield self.env.all_of(stores)
 
     def attention(
@@ -413,19 +413,20 @@ class Npu:
         stores: Sequence[Move] = (),
         producers: Sequence[Progress],
         progress: Progress,
+        stored: SimEvent,
         reserve_bytes: int = 0,
         priority: int = 0,
         chunks: int = 16,
     ) -> Generator[SimEvent, Any, int]:
         """:meth:`vector` that takes its input as ``producers`` make it, a chunk when so much of theirs is there.
 
-        It loads in turn with the matrix products, ahead of its producers but for what they store themselves. ``progress`` is that
-        of this operator. Returns when it began.
+        It loads in turn with the matrix products, ahead of its producers, but what these store themselves when all of that is
+        ``stored``. ``progress`` is that of this operator. Returns when it began.
         """
         loaded = Progress(self.env)
         if loads or reserve_bytes:
             turn = self._loader.request(priority=priority)  # now, so that nobody who is asked later goes first
-            self.env.process(self._load_chunks(turn, loads, producers, loaded, reserve_bytes, chunks))
+            self.env.process(self._load_chunks(turn, loads, stored, loaded, reserve_bytes, chunks))
         else:
             loaded.reach(1)
         written: list[SimEvent] = []
@@ -436,7 +437,7 @@ class Npu:
             yield from self._vector_chunk(parts, chunk, chunks)
             self.release(sum(-(-load.size_bytes // chunks) for load in loads))
             written += [self._move(WRITE, store, chunks) for store in stores]
-            _when(written[-1] if stores else None, progress.reach, (chunk + 1) / chunks)
+            progress.reach((chunk + 1) / chunks)
         yield self.env.all_of(written)
         return began
 
@@ -444,7 +445,7 @@ class Npu:
         self,
         turn: PriorityRequest,
         loads: Sequence[Move],
-        producers: Sequence[Progress],
+        stored: SimEvent,
         loaded: Progress,
         reserve_bytes: int,
         chunks: int,
@@ -453,10 +454,10 @@ class Npu:
             yield turn
             if reserve_bytes:
                 yield self._scratchpad.get(reserve_bytes)
+            if any(load.made_meanwhile for load in loads) and not stored.processed:
+                yield stored
             arrivals = []
             for chunk in range(chunks):
-                if any(load.made_meanwhile for load in loads):
-                    yield self.env.all_of([producer.reached((chunk + 1) / chunks) for producer in producers])
                 room = sum(-(-load.size_bytes // chunks) for load in loads)
                 if room:
                     yield self._scratchpad.get(room)
@@ -481,12 +482,3 @@ class Npu:
         if cycles:
             yield from unit.hold(cycles, macs)
             self._observe(lane, name, int(self.env.now) - cycles, int(self.env.now))
-
-
-def _when(event: SimEvent | None, call: Callable[[Any], None], value: Any) -> None:
-    """Call when an event fires, or now."""
-    if event is None:
-        call(value)
-    else:
-        assert event.callbacks is not None
-        event.callbacks.append(lambda _: call(value))

@@ -136,11 +136,13 @@ class SubBatchRun:
         self._attended = next(t for t in phases.after[0].inputs if t.role == "activation")
         self._queries = phases.attention[0].inputs[0]
         self._before, self._after = self._map(phases, sub_batches)
+        self._beside_attention = 0
         self._reserved = 0, 0
         """Scratchpad that an attention takes when it begins, and gives back at its end: the output replaces the queries."""
         if config.mapping.hold_residents:
             queries, attended = sum(self._before.left.values()), sum(self._after.resident.values())
             self._reserved = max(0, attended - queries), max(0, queries - attended)
+            self._beside_attention = max(queries, attended)
             self._env.process(self._npu.reserve(sum(self._before.resident.values())))
         self._run = OperatorRunner(device, index, self._address)
         self._probabilities = Region(placement.address(f"{index}.logits"), self._probability_bytes(sum(self._contexts)))
@@ -206,7 +208,7 @@ class SubBatchRun:
         now = self._env.event().succeed()
         plan: SplitAttention | StreamedAttention
         if self._config.mapping.npu_attention == "split":
-            plan = plan_split_attention(*shard, self._config.npu)
+            plan = plan_split_attention(*shard, less_scratchpad(self._config.npu, self._beside_attention))
             yield from self._npu.attention("attention", plan, source=cache, output=nothing, ready=now, macs=plan.macs)
         else:
             plan = plan_npu_attention(*shard, self._config.npu, self._config.mapping)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import simpy
 
-from neupims_sim.mapping.operators import AttentionWork, GemmWork, LinkWork, VectorWork, Work, work_macs
+from neupims_sim.mapping.operators import AttentionWork, GemmWork, LinkWork, VectorWork, Work, loads_of, work_macs
 from neupims_sim.npu.device import Move, Progress, Region, Tiles
 from neupims_sim.simulation.device import Device, Process, SimEvent
 from neupims_sim.simulation.observations import OperatorRecord, PhaseRecord
@@ -105,8 +105,10 @@ class OperatorRunner:
         priority: int,
     ) -> Generator[SimEvent, Any, int]:
         """Run a piece of work; returns the cycle of its end."""
-        asked, npu = self.device.now, self.device.npu
-        ready = self.device.env.all_of([made.process for made in dependencies.values()])
+        npu, started = self.device.npu, [self.device.now]
+        ready = self._inputs(work, dependencies)
+        assert ready.callbacks is not None
+        ready.callbacks.append(lambda _: started.append(self.device.now))
         if isinstance(work, GemmWork):
             name = work.operator.name
             beside = [Move(name, self.region(tensor), tensor.bytes) for tensor in work.beside]
@@ -141,13 +143,15 @@ class OperatorRunner:
             yield from self.device.link.all_reduce(work.operator.name, work.devices, work.size_bytes, ready=ready)
             unit = "link"
         else:
-            started = yield from self._vector(work, ready, dependencies, progress, priority)
+            began = yield from self._vector(work, ready, dependencies, progress, priority)
+            started += [began] if work.follows else []
             unit = "vector units"
         npu.release(work.release_bytes)
         progress.reach(1)
-        start = max((cast(int, made.process.value) for made in dependencies.values()), default=asked)
+        start = started[-1]
+        if not self._fuses:
+            start = max((cast(int, made.process.value) for made in dependencies.values()), default=started[0])
         if isinstance(work, VectorWork):
-            start = started if work.follows else start
             for operator, cycles in zip(work.operators, work.cycles, strict=True):
                 where = unit if cycles else "DMA"
                 amounts = macs(operator), flops(operator)
@@ -160,6 +164,18 @@ class OperatorRunner:
         name = "attention" if isinstance(work, AttentionWork) else work.operator.name
         self.record(layer, name, unit, start, done, work.operator.request, work.operator.id, flops=2 * done)
         return self.device.now
+
+    def _inputs(self, work: Work, dependencies: Mapping[int, _Made]) -> SimEvent:
+        """Fires when what a piece of work reads is there: computed, where it stays on the chip, else stored."""
+        loaded = {tensor.whole for tensor in loads_of(work)}
+        return self.device.env.all_of(
+            [
+                made.process
+                if not self._fuses or any(tensor.whole in loaded for tensor in made.outputs)
+                else made.progress.reached(1)
+                for made in dependencies.values()
+            ]
+        )
 
     def _vector(
         self,
@@ -193,6 +209,7 @@ class OperatorRunner:
                 producers=producers,
                 progress=progress,
                 reserve_bytes=work.reserve_bytes,
+                stored=ready,
                 priority=priority,
             )
         )
