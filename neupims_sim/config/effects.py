@@ -336,6 +336,7 @@ _RULES = (
             *("npu.systolic.", "npu.scratchpad_bytes", "npu.accumulator_bytes", "npu.accumulator_element_bytes"),
             *("npu.double_buffered", "npu.dma_transfer_latency_cycles", "npu.energy.mac_pj", "npu.energy.mac_pj."),
             *("npu.energy.register_pj_per_byte", "mapping.gemm_loops", "mapping.keep_activations_on_chip"),
+            *("mapping.fuse", "mapping.hold_residents"),
             *("mapping.operator_drain", "mapping.gemm_output_padding", "simulation.layers"),
         ),
         _no_arrays,

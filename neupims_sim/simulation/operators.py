@@ -61,9 +61,6 @@ class OperatorRunner:
             if not isinstance(work, GemmWork) or not work.beside:
                 loaded.reach(1)
             process = env.process(self._operator(work, layer, dependencies, progress, loaded, priority))
-            if isinstance(work, LinkWork) and self.device.link.is_free and dependencies:
-                before = next(iter(dependencies.values()))
-                progress, loaded = before.progress, before.loaded
             made |= {operator.id: _Made(operator.outputs, process, progress, loaded) for operator in work.operators}
             if self.device.config.mapping.operator_drain:
                 yield process

@@ -61,11 +61,6 @@ class Link:
         self.unit = Unit(env)
         """Knows how long it has worked."""
 
-    @property
-    def is_free(self) -> bool:
-        """Whether data is elsewhere in no time."""
-        return self._config.topology == "none"
-
     def all_reduce(self, name: str, devices: int, size_bytes: int, *, ready: SimEvent) -> Process:
         """Sum a vector over ``devices``; starts when ``ready`` has fired and ends when the sum is everywhere."""
         if not ready.processed:
