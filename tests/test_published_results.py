@@ -40,7 +40,7 @@ def points(experiment: str, **only: object) -> pd.DataFrame:
             "table5_energy",
             {
                 "device": "NPU+PIM",
-                "preset": "physical",
+                "preset": "physical_2024",
                 "workload": "sharegpt",
                 "model": "gpt3-7b",
                 "workload.batch_size": 64,
@@ -98,9 +98,9 @@ def test_what_of_table_4_comes_out() -> None:
     assert found.loc["NPU-only, pipelined", "bandwidth_points"] < -0.1
 
 
-def test_the_last_step_but_one_of_presets_is_physical() -> None:
+def test_the_last_step_but_one_of_presets_is_physical_as_it_was() -> None:
     sweep = read_sweep(EXPERIMENTS / "presets/sweep.yaml")
     own = {"scheduling.channel_assignment": "gmlbp"}
     steps = [settings | {"preset": settings["preset"]} for settings in sweep.variants["step"].values()]
     assert steps[0] == {"preset": "asplos24"}
-    assert steps[-2] == {"preset": "physical"} | own
+    assert steps[-2] == {"preset": "physical_2024"} | own
