@@ -13,6 +13,7 @@ from neupims_sim.config import available, config_hash, load_config, load_memory
 from neupims_sim.config.files import KINDS, LENGTHS, places, shipped
 from neupims_sim.errors import InputError
 from neupims_sim.sweeps import read_sweep
+from neupims_sim.sweeps.identity import code_version
 from neupims_sim.sweeps.page import find_experiment
 from neupims_sim.workloads import load_lengths
 
@@ -197,6 +198,7 @@ def test_a_shipped_experiment_writes_its_page_to_the_results(
         shutil.copytree(ROOT / folder, site / "shipped" / folder)
     put(site / "shipped/experiments/tiny/sweep.yaml", "name: tiny\nbase: {system: gpu_a100}\ngrid: {seed: [0, 1]}\n")
     put(site / "shipped/experiments/tiny/README.md", "# Tiny\n<!-- tables -->\n<!-- /tables -->\n")
+    code_version()  # that of the code, which this process keeps
     monkeypatch.setattr("neupims_sim.__file__", str(site / "__init__.py"))
     before = {path: path.read_bytes() for path in site.rglob("*") if path.is_file()}
     for name in ("tiny", str(site / "shipped/experiments/tiny")):

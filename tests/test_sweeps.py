@@ -270,7 +270,7 @@ def test_an_expression_has_bounds(file: Path, tmp_path: Path, expression: str, p
         ("[8, 16, 32]", "{range: [1, 5000, 1]}\n  seed: {range: [1, 5000, 1]}", "the axes stand for 50,000,000 points"),
         ("metrics:", "labels: {cycles: {factor: .inf, decimals: 1000}}\nmetrics:", "labels.cycles.factor=inf: must be a finite"),
         ("metrics:", "repeats: 2\nlabels: {cycles: {decimals: 16}}\nmetrics:", "labels.cycles.decimals=16: must be less than"),
-        ("base: {", "repeats: 2\nbase: {seed: 9223372036854775807, ", "seed=9223372036854775807 must be a whole number from 0"),
+        ("base: {", "repeats: 2\nbase: {seed: 18446744073709551615, ", "seed=18446744073709551615 must be a whole number from 0"),
     ],
 )  # fmt: skip
 def test_numbers_of_a_sweep_file_have_bounds(file: Path, old: str, new: str, told: str) -> None:

@@ -275,8 +275,11 @@ def test_bandwidth_and_shares_keep_to_their_peaks(layer: tuple[list[Event], Resu
     assert samples(layer[0], "channel 3")["GB/s"][1].max() <= 32 * 1.1
     assert samples(layer[0], "PIM-internal bandwidth GB/s")["read"][1].max() <= 8 * 512 * 1.01
     assert 4 < samples(layer[0], "channels at work in PIM")["channels"][1].max() <= 8
-    for unit in ("systolic arrays", "vector units"):
-        assert 50 < samples(layer[0], "busy %")[unit][1].max() <= 100
+    for unit, least in (
+        ("systolic arrays", 50),
+        ("vector units", 25),
+    ):  # fused, vector work follows the tiles of products
+        assert least < samples(layer[0], "busy %")[unit][1].max() <= 100
 
 
 def test_busy_share_is_that_of_the_lane(layer: tuple[list[Event], Result]) -> None:
