@@ -18,6 +18,7 @@ from cli_cases import run
 
 from neupims_sim.config import Config, config_hash, load_config
 from neupims_sim.errors import InputError
+from neupims_sim.plots import make_figure
 from neupims_sim.plots.frame import parts_of
 from neupims_sim.sweeps import Progress, expand, load_results, read_sweep, sweep
 from neupims_sim.sweeps.database import Reader
@@ -325,6 +326,7 @@ def test_labels_are_text_however_they_look(file: Path, tmp_path: Path) -> None:
     (pivot,) = pivot_tables(definition, table)
     assert [line[1] for line in pivot.lines if line[0] == "NPU-only"] == ["1", "one", "1.0"]
     assert len(parts_of(npu_only, ["link"], definition.shown_labels())) == 3
+    make_figure(definition, table, "lines", {"x": "link", "y": "cycles", "hue": "system"})  # an axis of numbers
 
 
 @pytest.mark.parametrize("value", [None, True, 1, 1.5, "1e3", "a", [1, 2], {"a": None}])

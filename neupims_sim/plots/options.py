@@ -47,10 +47,13 @@ def column(table: pd.DataFrame, name: Any, key: str) -> str:
 
 def numbers(table: pd.DataFrame, name: Any, key: str) -> pd.Series[float]:
     """A column of numbers; raises InputError if it holds something else, or nothing."""
-    values = table[column(table, name, key)]
-    if not pd.api.types.is_numeric_dtype(values) or values.isna().all():
+    try:
+        values = table[column(table, name, key)].astype(float)  # labels that are all numbers, too
+    except (TypeError, ValueError):
+        values = pd.Series(dtype=float)
+    if values.isna().all():
         raise InputError(f"{key}={shown(name)}: no number in this column")
-    return values.astype(float)
+    return values
 
 
 def axis_option(options: Mapping[str, Any], key: str, default: str | None = None) -> str | None:
