@@ -47,8 +47,9 @@ def column(table: pd.DataFrame, name: Any, key: str) -> str:
 
 def numbers(table: pd.DataFrame, name: Any, key: str) -> pd.Series[float]:
     """A column of numbers; raises InputError if it holds something else, or nothing."""
+    known = column(table, name, key)
     try:
-        values = table[column(table, name, key)].astype(float)  # labels that are all numbers, too
+        values: pd.Series[float] = table[known].astype(float)  # labels that are all numbers, too
     except (TypeError, ValueError):
         values = pd.Series(dtype=float)
     if values.isna().all():
