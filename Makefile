@@ -27,7 +27,7 @@ quick: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/run.py
 
-# Hostile input, about an hour; the counts go into docs/fuzzing.md.
+# Hostile input, about half an hour; the counts go into docs/fuzzing.md.
 fuzz: $(VENV)/.installed-dev
 	cd tests && $(abspath $(BIN))/python -m fuzz --page
 
