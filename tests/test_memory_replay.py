@@ -126,7 +126,7 @@ def test_a_byte_order_mark_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(b"0x40 READ 0\n" * 1000), "is compressed"),
+        (gzip.compress(b"0x40 READ 0\n" * 1000, mtime=0), "is compressed"),
         (b"0x40 READ 0\n#" + b"x" * (3 << 20), ":2: a line of more than 65536 bytes"),
         (b"\x00" * (3 << 20), ":1: a line of more than 65536 bytes"),
         (b"0x40 READ 0\n0x40 \xff 0\n", ":2: "),
@@ -166,7 +166,7 @@ def test_a_macro_command_out_of_range_is_named_with_its_line(tmp_path: Path, lin
         parse_program(path, memory("hbm2_pim_dual"))
 
 
-@pytest.mark.parametrize("content", [b"", b"# nothing\n", b"GWRITE 0\n\xff\n", gzip.compress(b"GWRITE 0\n")])
+@pytest.mark.parametrize("content", [b"", b"# nothing\n", b"GWRITE 0\n\xff\n", gzip.compress(b"GWRITE 0\n", mtime=0)])
 def test_a_program_that_is_no_text_or_empty_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "p"
     path.write_bytes(content)

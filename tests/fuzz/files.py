@@ -121,16 +121,20 @@ def _recoded(encoding: str) -> Callable[[bytes, random.Random], bytes]:
     return damage
 
 
+def _gzip(content: bytes, level: int = 9) -> bytes:
+    return gzip.compress(content, level, mtime=0)
+
+
 def _compressed(content: bytes, draw: random.Random) -> bytes:
-    return gzip.compress(content)
+    return _gzip(content)
 
 
 def _truncated_gzip(content: bytes, draw: random.Random) -> bytes:
-    return gzip.compress(content)[:-6]
+    return _gzip(content)[:-6]
 
 
 def _gzip_bomb(content: bytes, draw: random.Random) -> bytes:
-    return gzip.compress(content + b" " * 2**28, compresslevel=1)
+    return _gzip(content + b" " * 2**28, level=1)
 
 
 def _noise(content: bytes, draw: random.Random) -> bytes:
@@ -198,7 +202,7 @@ def seeds() -> tuple[Seed, ...]:
               (f"run {decode} --set workload.dataset=mine --out out",)),
         _seed("trace", "t.jsonl", made["t.jsonl"], ("trace check t.jsonl", "trace show t.jsonl",
               "run npu_only --set 'workload={name: t, kind: trace, path: t.jsonl}' --out out")),
-        _seed("compressed trace", "t.jsonl.gz", gzip.compress(made["t.jsonl"]), ("trace check t.jsonl.gz", "trace show t.jsonl.gz")),
+        _seed("compressed trace", "t.jsonl.gz", _gzip(made["t.jsonl"]), ("trace check t.jsonl.gz", "trace show t.jsonl.gz")),
         _seed("ONNX", "m.onnx", made["m.onnx"], ("trace import onnx m.onnx -o t.jsonl",)),
         _seed("config.json", "gpt2.json", (GOLDEN / "import/gpt2.json").read_bytes(),
               ("trace import huggingface gpt2.json -o t.jsonl", "trace import huggingface gpt2.json -o m.yaml")),
